@@ -1,0 +1,45 @@
+# Every target is one line of what it does; `make` alone lists them.
+GO      ?= go
+VERSION ?= v1.37.2+skein.$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build images up down test test-vm bench lint generate clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+deps: ## install what the build and the tests need (Debian, as root)
+	@./provision/deps.sh
+
+include mk/programs.mk
+
+build: deps programs ## build bin/skein with its programs
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/skein ./cmd/skein
+
+images: deps ## build the example images into build/images
+	$(GO) run ./examples/images build/images
+
+up: build images ## a mesh of three peers on this machine, ready to use
+	@bin/skein lab up --peers 3 --images build/images
+
+down: ## take the mesh of `make up` away
+	@bin/skein lab down
+
+test: build images ## all tests, with the race detector
+	$(GO) test -race -timeout 40m ./...
+
+test-vm: build images ## one peer on Debian's cloud kernel with cgroup v2, in QEMU
+	$(GO) test -timeout 20m -tags vm -run TestVM -v ./tests/vm
+
+bench: build images ## figures: start, pods, memory, idle writes, requests, DNS
+	$(GO) run ./tests/bench
+
+lint: ## golangci-lint with the project's list
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+generate: ## generated code, to be committed
+	./provision/generate.sh
+
+clean: ## remove what was built
+	rm -rf bin build engine/programs/bin/[!.]*

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"skein.dev/skein/api/status"
+)
+
+// statusTimeout bounds one question to a peer; a peer without quorum answers
+// after it has tried to find one.
+const statusTimeout = 10 * time.Second
+
+func newStatus(c Config) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the mesh: its peers, leaders and quorum",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := clientConfig()
+			if err != nil {
+				return err
+			}
+			mesh, err := fetchStatus(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "json":
+				enc := json.NewEncoder(c.Streams.Out)
+				enc.SetIndent("", "  ")
+				return enc.Encode(mesh)
+			case "":
+				return printStatus(c.Streams.Out, mesh)
+			}
+			return fmt.Errorf("output %q: only json is known", output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json, or a table if empty")
+	return cmd
+}
+
+// clientConfig loads what $KUBECONFIG, ~/.kube/config or the peer's own
+// kubeconfig say.
+func clientConfig() (*rest.Config, error) {
+	useMeshKubeconfig()
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{}).ClientConfig()
+	if err != nil {
+		return nil, withHint(fmt.Errorf("kubeconfig: %w", err), "set KUBECONFIG, or run this on a peer: it keeps one in "+defaultKubeconfig)
+	}
+	return cfg, nil
+}
+
+func fetchStatus(ctx context.Context, cfg *rest.Config) (*status.Mesh, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	raw, err := client.Discovery().RESTClient().Get().AbsPath(status.Path).DoRaw(ctx)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("ask %s: %w", cfg.Host, err), "is a peer running there? `skein start` starts this machine's")
+	}
+	var mesh status.Mesh
+	if err := json.Unmarshal(raw, &mesh); err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", cfg.Host, err)
+	}
+	return &mesh, nil
+}
+
+func printStatus(w io.Writer, m *status.Mesh) error {
+	quorum := "yes"
+	if !m.Quorum {
+		quorum = "NO: writes and consistent reads wait for a majority of the voters"
+	}
+	if _, err := fmt.Fprintf(w, "cluster:  %s (answered by %s, revision %d)\nquorum:   %s\nleaders:  store %s, scheduler %s, controllers %s\n\n",
+		m.Cluster, m.Answered, m.Revision, quorum, nobody(m.Leaders.Store), nobody(m.Leaders.Scheduler), nobody(m.Leaders.Controllers)); err != nil {
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "NAME\tADDRESS\tHEALTH\tRAFT\tREADY\tVERSION")
+	for _, p := range m.Peers {
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%t\t%s\n", p.Name, p.Address, p.Health, p.Raft, p.Ready, p.Version)
+	}
+	return tw.Flush()
+}
+
+func nobody(name string) string {
+	if name == "" {
+		return "-"
+	}
+	return name
+}

@@ -1,0 +1,189 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+)
+
+// Config is what an operator may set for one peer. Every field is a flag and,
+// under the flag's name, a key of the YAML configuration file.
+type Config struct {
+	Name            string       // the peer's and its Node's name; the host name if empty
+	DataDir         string       // what must survive: log, keys, images
+	StateDir        string       // sockets and what need not survive a reboot
+	Kubeconfig      string       // where the administrator's kubeconfig is written
+	Addresses       []netip.Addr // the addresses peers dial; found if empty
+	Port            int          // the one port
+	NodePort        int          // the node API's port
+	GuardPort       int          // where the guard answers
+	ClusterCIDRs    []netip.Prefix
+	ServiceCIDRs    []netip.Prefix
+	ClusterDomain   string
+	Zone            string
+	RuntimeEndpoint string // an external CRI socket; the embedded containerd if empty
+	CgroupParent    string // all cgroups of this peer are made below it
+	LogLevel        string
+}
+
+// DefaultConfig is what holds where the operator says nothing.
+func DefaultConfig() Config {
+	return Config{
+		DataDir:       "/var/lib/skein",
+		StateDir:      "/run/skein",
+		Kubeconfig:    "/etc/skein/kubeconfig.yaml",
+		Port:          6443,
+		NodePort:      10250,
+		GuardPort:     6444,
+		ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		ServiceCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
+		ClusterDomain: "cluster.local",
+		CgroupParent:  "/skein",
+		LogLevel:      "info",
+	}
+}
+
+// AddFlags binds c's fields to flags, its present values being the defaults.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Name, "name", c.Name, "name of this peer and its Node (default: the host name)")
+	fs.StringVar(&c.DataDir, "data-dir", c.DataDir, "directory for the log, keys and images")
+	fs.StringVar(&c.StateDir, "state-dir", c.StateDir, "directory for sockets and other state that a reboot may clear")
+	fs.StringVar(&c.Kubeconfig, "kubeconfig-out", c.Kubeconfig, "where the administrator's kubeconfig is written")
+	fs.Var(textSlice[netip.Addr]{&c.Addresses, netip.ParseAddr, "ip"}, "address", "IP addresses by which peers reach this one, the preferred first (default: found)")
+	fs.IntVar(&c.Port, "port", c.Port, "the one port for API, peers and gossip (TCP and UDP)")
+	fs.IntVar(&c.NodePort, "node-port", c.NodePort, "port of the node API")
+	fs.IntVar(&c.GuardPort, "guard-port", c.GuardPort, "port on which the guard answers that this machine lives")
+	fs.Var(textSlice[netip.Prefix]{&c.ClusterCIDRs, netip.ParsePrefix, "cidr"}, "cluster-cidr", "ranges pods get their addresses from (first peer only)")
+	fs.Var(textSlice[netip.Prefix]{&c.ServiceCIDRs, netip.ParsePrefix, "cidr"}, "service-cidr", "ranges services get their addresses from (first peer only)")
+	fs.StringVar(&c.ClusterDomain, "cluster-domain", c.ClusterDomain, "domain of the cluster DNS (first peer only)")
+	fs.StringVar(&c.Zone, "zone", c.Zone, "failure domain of this machine")
+	fs.StringVar(&c.RuntimeEndpoint, "runtime-endpoint", c.RuntimeEndpoint, "CRI socket of an engine of your own (default: the embedded containerd)")
+	fs.StringVar(&c.CgroupParent, "cgroup-parent", c.CgroupParent, "cgroup below which this peer makes its own")
+	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+}
+
+// Complete fills what was left empty from the machine and checks the rest.
+func (c *Config) Complete() error {
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the host name: %w", err)
+		}
+		c.Name = host
+	}
+	if errs := validation.IsDNS1123Subdomain(c.Name); len(errs) > 0 {
+		return fmt.Errorf("name %q: %s", c.Name, errs[0])
+	}
+	for _, dir := range []*string{&c.DataDir, &c.StateDir, &c.Kubeconfig} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return fmt.Errorf("resolve %s: %w", *dir, err)
+		}
+		*dir = abs
+	}
+	if len(c.Addresses) == 0 {
+		addrs, err := findAddresses()
+		if err != nil {
+			return err
+		}
+		c.Addresses = addrs
+	}
+	for flag, port := range map[string]int{"port": c.Port, "node-port": c.NodePort, "guard-port": c.GuardPort} {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("%s %d: must be between 1 and 65535", flag, port)
+		}
+	}
+	if len(c.ClusterCIDRs) == 0 || len(c.ServiceCIDRs) == 0 {
+		return errors.New("cluster-cidr and service-cidr must each name a range")
+	}
+	for _, cluster := range c.ClusterCIDRs {
+		for _, service := range c.ServiceCIDRs {
+			if cluster.Overlaps(service) {
+				return fmt.Errorf("cluster-cidr %s overlaps service-cidr %s", cluster, service)
+			}
+		}
+	}
+	return nil
+}
+
+// findAddresses returns the machine's own global addresses, IPv4 first.
+func findAddresses() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var v4, v6 []netip.Addr
+	for _, a := range all {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || !p.Addr().IsGlobalUnicast() {
+			continue
+		}
+		if p.Addr().Is4() {
+			v4 = append(v4, p.Addr())
+		} else {
+			v6 = append(v6, p.Addr())
+		}
+	}
+	if len(v4)+len(v6) == 0 {
+		return nil, errors.New("this machine has no address but loopback: name one with --address")
+	}
+	// One of each family: the machine's first is the one its default route uses as a rule.
+	return append(v4[:min(1, len(v4))], v6[:min(1, len(v6))]...), nil
+}
+
+// LoadFile sets the flags that file names and the command line did not.
+func LoadFile(path string, fs *pflag.FlagSet) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	var keys map[string]any
+	if err := yaml.UnmarshalStrict(raw, &keys); err != nil {
+		return fmt.Errorf("parse %s: %w", path, err)
+	}
+	for key, value := range keys {
+		f := fs.Lookup(key)
+		if f == nil {
+			return fmt.Errorf("%s: no setting is called %q", path, key)
+		}
+		if f.Changed {
+			continue
+		}
+		text := fmt.Sprint(value)
+		if values, ok := value.([]any); ok {
+			text = strings.Trim(strings.Join(strings.Fields(fmt.Sprint(values)), ","), "[]")
+		}
+		if err := fs.Set(key, text); err != nil {
+			return fmt.Errorf("%s: %s: %w", path, key, err)
+		}
+	}
+	return nil
+}
+
+// SaveFile writes the flags' present values so that LoadFile reads them back.
+func SaveFile(path string, fs *pflag.FlagSet) error {
+	keys := map[string]any{}
+	fs.VisitAll(func(f *pflag.Flag) {
+		if s, ok := f.Value.(pflag.SliceValue); ok {
+			keys[f.Name] = s.GetSlice()
+			return
+		}
+		keys[f.Name] = f.Value.String()
+	})
+	raw, err := yaml.Marshal(keys)
+	if err != nil {
+		return fmt.Errorf("encode configuration: %w", err)
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
+}
