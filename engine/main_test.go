@@ -1,0 +1,76 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"skein.dev/skein/engine/containerd"
+)
+
+// TestMain lets the test's own binary be the programs that the engine starts:
+// containerd under its name, and a network plugin.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case containerd.Program:
+		exit(containerd.Main(context.Background(), os.Args))
+	case "holder": // keeps namespaces open until its stdin closes
+		_, err := os.Stdin.Read(make([]byte, 1))
+		_ = err // the end of stdin is what it waits for
+		os.Exit(0)
+	case testPlugin:
+		exit(plugin(os.Getenv("CNI_COMMAND"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME")))
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	testPlugin = "testcni"
+	podAddress = "10.99.0.2"
+)
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// plugin is a CNI plugin that gives a pod a link with an address, to nowhere.
+func plugin(command, path, link string) error {
+	if command != "ADD" {
+		return nil // the link goes with its namespace
+	}
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return err
+	}
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link}, PeerName: "unused"}
+	if err := h.LinkAdd(pair); err != nil {
+		return err
+	}
+	addr, err := netlink.ParseAddr(podAddress + "/24")
+	if err != nil {
+		return err
+	}
+	if err := h.AddrAdd(pair, addr); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"cniVersion": "1.0.0",
+		"interfaces": []map[string]any{{"name": link, "sandbox": path}},
+		"ips":        []map[string]any{{"address": podAddress + "/24", "interface": 0}},
+	})
+}
