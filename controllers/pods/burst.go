@@ -60,5 +60,6 @@ func Changed(before, after any) bool {
 		a.Spec.NodeName != b.Spec.NodeName || a.UID != b.UID ||
 		!equality.Semantic.DeepEqual(a.Labels, b.Labels) ||
 		!equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences) ||
+		!equality.Semantic.DeepEqual(a.Status.PodIPs, b.Status.PodIPs) ||
 		!equality.Semantic.DeepEqual(a.Status.Conditions, b.Status.Conditions)
 }
