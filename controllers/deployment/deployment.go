@@ -50,7 +50,7 @@ func New(kit component.Kit) (run.Controller, error) {
 		}
 	}
 	return run.Controller{
-		Name: "deployment",
+		Name: "deployment-controller",
 		Reads: []run.Source{
 			{Informer: apps.Deployments().Informer()},
 			{Informer: c.sets, Keys: c.keysOfSet},

@@ -44,7 +44,7 @@ func New(kit component.Kit) (run.Controller, error) {
 		slices: slices.Lister(), ledger: run.NewLedger(slices.Informer()),
 	}
 	return run.Controller{
-		Name: "endpointslice",
+		Name: "endpointslice-controller",
 		Reads: []run.Source{
 			{Informer: core.Services().Informer()},
 			{Informer: core.Pods().Informer(), Keys: pods.ServiceKeys(c.services), Changed: pods.Changed},

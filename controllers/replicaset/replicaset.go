@@ -42,7 +42,7 @@ func New(kit component.Kit) (run.Controller, error) {
 	}
 	c := &Controller{kit: kit, sets: sets.Lister(), pods: podInf, ledger: run.NewLedger(podInf)}
 	return run.Controller{
-		Name: "replicaset",
+		Name: "replicaset-controller",
 		Reads: []run.Source{
 			{Informer: sets.Informer()},
 			{Informer: podInf, Keys: c.keysOfPod, Changed: pods.Changed},

@@ -1,0 +1,91 @@
+// Package controllers gathers the controllers of the mesh: one package each,
+// all on the loop of controllers/run.
+//
+// Its invariant: controllers meet only in API objects; none calls another.
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/client-go/metadata"
+
+	"skein.dev/skein/api/component"
+	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/role"
+	"skein.dev/skein/controllers/deployment"
+	"skein.dev/skein/controllers/endpoints"
+	"skein.dev/skein/controllers/endpointslice"
+	"skein.dev/skein/controllers/nodelifecycle"
+	"skein.dev/skein/controllers/replicaset"
+	"skein.dev/skein/controllers/run"
+	"skein.dev/skein/controllers/serviceaccount"
+)
+
+// Config wires the controllers.
+type Config struct {
+	Kit component.Kit
+	// Members tells which peers live.
+	Members member.View
+	// Metadata reaches objects of every kind, for namespace deletion and
+	// garbage collection; nil leaves these two out.
+	Metadata metadata.Interface
+	// RootCA is the PEM bundle published as kube-root-ca.crt in every
+	// namespace; empty: not published.
+	RootCA []byte
+	// Enabled says which controllers run, by upstream's names such as
+	// "replicaset-controller"; nil: all.
+	Enabled func(name string) bool
+	// MinRevision tells the revision of a fence's assignment, which all
+	// informers must have reached before the first reconcile (their sources
+	// must send bookmarks). Nil or 0: their first sync is enough.
+	MinRevision func(role.Fence) uint64
+}
+
+// Controllers is the whole set, ready to run.
+type Controllers struct {
+	loop *run.Loop
+}
+
+// New takes all informers from the kit; the caller starts the factory
+// afterwards.
+func New(cfg Config) (*Controllers, error) {
+	if cfg.Members == nil || cfg.Kit.Client == nil || cfg.Kit.Informers == nil || cfg.Kit.Recorder == nil || cfg.Kit.Log == nil {
+		return nil, errors.New("controllers: kit and members are required")
+	}
+	kit := cfg.Kit
+	makers := []func() (run.Controller, error){
+		func() (run.Controller, error) { return replicaset.New(kit) },
+		func() (run.Controller, error) { return deployment.New(kit) },
+		func() (run.Controller, error) { return endpointslice.New(kit) },
+		func() (run.Controller, error) { return endpoints.New(kit) },
+		func() (run.Controller, error) { return serviceaccount.New(kit, cfg.RootCA) },
+		func() (run.Controller, error) { return nodelifecycle.New(kit, cfg.Members) },
+	}
+	var all []run.Controller
+	for _, mk := range makers {
+		c, err := mk()
+		if err != nil {
+			return nil, fmt.Errorf("make controller: %w", err)
+		}
+		if cfg.Enabled == nil || cfg.Enabled(c.Name) {
+			all = append(all, c)
+		}
+	}
+	loop, err := run.New(run.Config{
+		Controllers: all, Log: kit.Log, Recorder: kit.Recorder, MinRevision: cfg.MinRevision,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make loop: %w", err)
+	}
+	return &Controllers{loop: loop}, nil
+}
+
+// Run runs the controllers under the fence until ctx ends and returns nil; an
+// error means that the role should move. progress (may be nil) is called at
+// least every [run.Heartbeat] while no reconcile hangs. Run may be called
+// again for a later epoch.
+func (c *Controllers) Run(ctx context.Context, fence role.Fence, progress func()) error {
+	return c.loop.Run(ctx, fence, progress) //nolint:wrapcheck // the loop's errors name their controller
+}
