@@ -40,12 +40,23 @@ type Peer struct {
 	Since     time.Time // when State was entered, by this peer's clock
 }
 
+// RestartGrace is how long a peer may be Restarting before it counts as not
+// ready. It never counts as dead while its guard lives.
+const RestartGrace = 30 * time.Second
+
+// Overdue reports whether p has been Restarting for longer than RestartGrace
+// at now: from then on it is to be treated as not ready.
+func (p Peer) Overdue(now time.Time) bool {
+	return p.State == Restarting && !now.Before(p.Since.Add(RestartGrace))
+}
+
 // View tells who lives. Implementations are safe for concurrent use.
 type View interface {
 	// Peers returns all known members sorted by name, the peer itself
 	// included; the slice is the caller's.
 	Peers() []Peer
 	// Changed returns a channel that is closed at the next change after the
-	// call; take it before Peers, so that nothing is missed.
+	// call, a restart that becomes overdue included; take it before Peers, so
+	// that nothing is missed.
 	Changed() <-chan struct{}
 }
