@@ -37,6 +37,9 @@ type Kind struct {
 	// Columns are the printer columns after Name; Row gives their cells.
 	Columns []metav1.TableColumnDefinition
 	Row     func(obj runtime.Object) []any
+	// NameInRow says that Columns and Row have the name themselves, where it
+	// does not come first (events).
+	NameInRow bool
 
 	// Select returns the selectable fields beside metadata.name and
 	// metadata.namespace.
