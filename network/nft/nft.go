@@ -1,0 +1,322 @@
+// Package nft puts services into the kernel with nftables, over netlink and
+// without the nft program.
+//
+// A service costs one element of a verdict map, one chain and one rule, which
+// draws a number, looks the backend up and translates: a packet's way does
+// not grow with the number of services or backends, and a change costs what
+// changed. It needs nothing newer than Linux 5.13 (Debian 12 has 6.1).
+//
+// Its invariant: each transaction leaves every front either as it was or as
+// it shall be; no packet ever finds a service half written.
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+
+	"skein.dev/skein/network/flow"
+	"skein.dev/skein/network/lb"
+	"skein.dev/skein/network/ns"
+)
+
+// batchMax bounds the elements and chains of one transaction: the kernel
+// takes a transaction in one message, which must fit a socket's buffer.
+const batchMax = 1000
+
+// bufferSize holds a transaction of batchMax, and the answers to its parts.
+const bufferSize = 8 << 20
+
+// Config says where to work. Its zero value is the process's own namespace.
+type Config struct {
+	// NetNS is the path of the network namespace.
+	NetNS string
+}
+
+// Table is Skein's pair of nftables tables, IPv4 and IPv6. Its methods are
+// safe for concurrent use.
+type Table struct {
+	cfg Config
+
+	mu    sync.Mutex // guards the fields below
+	ready bool       // the fixed part is written
+	// have is what the kernel leads each front to. A service found at the
+	// start has only its front: its chain is ours to overwrite.
+	have map[lb.Front]known
+	// uses counts the fronts behind which an address stands.
+	uses map[netip.Addr]int
+}
+
+type known struct {
+	lb.Service
+	adopted bool
+}
+
+// New prepares a Table; it touches nothing.
+func New(c Config) (*Table, error) {
+	return &Table{cfg: c}, nil
+}
+
+// open returns a connection and the function that closes it.
+func (t *Table) open() (*nftables.Conn, func(), error) {
+	h, err := ns.Open(t.cfg.NetNS)
+	if err != nil {
+		return nil, nil, err
+	}
+	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetReadBuffer(bufferSize), c.SetWriteBuffer(bufferSize))
+	})}
+	if h.IsOpen() {
+		defer h.Close()
+		opts = append(opts, nftables.WithNetNSFd(int(h)))
+	}
+	c, err := nftables.New(opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open nftables: %w", err)
+	}
+	return c, func() { _ = c.CloseLasting() }, nil
+}
+
+// Fronts returns the fronts that are in the kernel, whoever wrote them.
+func (t *Table) Fronts(context.Context) ([]lb.Front, error) {
+	c, done, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return fronts(c)
+}
+
+func fronts(c *nftables.Conn) ([]lb.Front, error) {
+	var out []lb.Front
+	for _, f := range families() {
+		exists, err := f.exists(c)
+		if err != nil {
+			return nil, err
+		}
+		if !exists {
+			continue
+		}
+		for _, node := range []bool{false, true} {
+			set := f.services()
+			if node {
+				set = f.nodePorts()
+			}
+			es, err := c.GetSetElements(set)
+			if err != nil {
+				return nil, fmt.Errorf("list map %s: %w", set.Name, err)
+			}
+			for _, e := range es {
+				if fr, ok := f.front(e.Key, node); ok {
+					out = append(out, fr)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func (f family) exists(c *nftables.Conn) (bool, error) {
+	ts, err := c.ListTablesOfFamily(f.table.Family)
+	if err != nil {
+		return false, fmt.Errorf("list nftables tables: %w", err)
+	}
+	for _, t := range ts {
+		if t.Name == tableName {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Forget makes the next Apply look at the kernel anew: somebody else may have
+// changed the tables. It touches nothing itself.
+func (t *Table) Forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ready = false
+}
+
+// Apply writes a change, in transactions of a bounded size. On error what
+// was not written is as it was, and the same change may be applied again.
+func (t *Table) Apply(ctx context.Context, ch lb.Change) error {
+	for _, s := range ch.Set {
+		if err := s.Validate(); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, done, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := t.prepareLocked(c); err != nil {
+		return err
+	}
+	for len(ch.Set) > 0 || len(ch.Remove) > 0 {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("write services: %w", err)
+		}
+		var part lb.Change
+		part, ch = cut(ch)
+		if err := t.applyLocked(c, part); err != nil {
+			t.ready = false // the kernel is not what we thought
+			return err
+		}
+	}
+	return nil
+}
+
+// cut takes a first part of bounded size off ch.
+func cut(ch lb.Change) (part, rest lb.Change) {
+	size, i, j := 0, 0, 0
+	for ; j < len(ch.Remove) && size < batchMax; j++ {
+		size += 2
+	}
+	for ; i < len(ch.Set) && size < batchMax; i++ {
+		size += 3 + len(ch.Set[i].Backends)
+	}
+	return lb.Change{Set: ch.Set[:i], Remove: ch.Remove[:j]}, lb.Change{Set: ch.Set[i:], Remove: ch.Remove[j:]}
+}
+
+// prepareLocked writes the fixed part and learns what is there.
+func (t *Table) prepareLocked(c *nftables.Conn) error {
+	if t.ready {
+		return nil
+	}
+	for _, f := range families() {
+		if err := f.base(c); err != nil {
+			return err
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write nftables table %s: %w", tableName, err)
+	}
+	found, err := fronts(c)
+	if err != nil {
+		return err
+	}
+	t.have = make(map[lb.Front]known, len(found))
+	t.uses = map[netip.Addr]int{}
+	for _, fr := range found {
+		t.have[fr] = known{Service: lb.Service{Front: fr}, adopted: true}
+	}
+	if err := dropOrphans(c, found); err != nil {
+		return err
+	}
+	t.ready = true
+	return nil
+}
+
+// dropOrphans removes chains and maps of fronts that are no more, left by a
+// peer that was killed, and chains of groups, which hold no state and are
+// written anew with their service.
+func dropOrphans(c *nftables.Conn, found []lb.Front) error {
+	keep := map[string]bool{}
+	for _, fr := range found {
+		keep[chainName(fr)] = true
+		keep[affinityName(fr)] = true
+	}
+	for _, f := range families() {
+		if err := f.dropOrphans(c, keep); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plain returns the fronts' family.
+func familyFor(fr lb.Front) family {
+	fs := families()
+	if fr.Addr.Is4() {
+		return fs[0]
+	}
+	return fs[1]
+}
+
+func (t *Table) applyLocked(c *nftables.Conn, ch lb.Change) error {
+	tx := &transaction{c: c, nextID: firstID, uses: map[netip.Addr]int{}}
+	for _, fr := range ch.Remove {
+		if old, ok := t.have[fr]; ok {
+			tx.remove(familyFor(fr), old)
+		}
+	}
+	for _, s := range ch.Set {
+		old, ok := t.have[s.Front]
+		if err := tx.set(familyFor(s.Front), s, old, ok); err != nil {
+			return err
+		}
+	}
+	if err := tx.hairpins(t.uses); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write services: %w", err)
+	}
+	for a, n := range tx.uses {
+		if t.uses[a] += n; t.uses[a] <= 0 {
+			delete(t.uses, a)
+		}
+	}
+	for _, fr := range ch.Remove {
+		delete(t.have, fr)
+	}
+	var errs []error
+	for _, s := range ch.Set {
+		if s.Affinity > 0 {
+			errs = append(errs, familyFor(s.Front).forgetClients(c, s))
+		}
+		t.have[s.Front] = known{Service: s}
+	}
+	return errors.Join(errs...)
+}
+
+// Reap makes the kernel forget the connectionless flows to the given services
+// that lead to a backend which is none any more.
+func (t *Table) Reap(_ context.Context, services []lb.Service) error {
+	return flow.Reap(t.cfg.NetNS, services)
+}
+
+// Clean removes the tables.
+func (t *Table) Clean(context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, done, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, f := range families() {
+		exists, err := f.exists(c)
+		if err != nil {
+			return err
+		}
+		if exists {
+			c.DelTable(f.table)
+		}
+	}
+	t.ready = false
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("delete nftables tables: %w", err)
+	}
+	return nil
+}
+
+// verdict is where the dispatching map sends a front's packets.
+func verdict(s lb.Service) *expr.Verdict {
+	switch {
+	case len(s.Backends) > 0:
+		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chainName(s.Front)}
+	case s.Drop:
+		return &expr.Verdict{Kind: expr.VerdictDrop}
+	}
+	return &expr.Verdict{Kind: expr.VerdictGoto, Chain: refuseChain}
+}

@@ -1,0 +1,205 @@
+// Package proxy keeps a peer's kernel in step with the cluster's Services.
+//
+// Its invariant: before the replica is settled, a front the kernel has is left
+// as it is; after that, the kernel has exactly what package render says.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"skein.dev/skein/api/component"
+	"skein.dev/skein/api/member"
+	"skein.dev/skein/network/lb"
+)
+
+// Backend is the part of a kernel that balances connections. Its methods are
+// called by one goroutine at a time.
+type Backend interface {
+	// Fronts returns what the kernel has now, whoever wrote it.
+	Fronts(ctx context.Context) ([]lb.Front, error)
+	// Apply makes a change. On error it may be applied in part; applying it
+	// again is safe. The change's slices are not kept or written to.
+	Apply(ctx context.Context, ch lb.Change) error
+	// Reap ends the connectionless flows to the services' fronts that lead
+	// to a backend that is none any more.
+	Reap(ctx context.Context, services []lb.Service) error
+	// Forget says that the kernel may have been changed by somebody else.
+	Forget()
+	// Clean removes everything Apply ever wrote.
+	Clean(ctx context.Context) error
+}
+
+// Config is what a Proxy works with. Kit and Backend are needed.
+type Config struct {
+	Kit     component.Kit
+	Backend Backend
+	// View tells who lives; nil means everybody.
+	View member.View
+	// Own are the addresses this peer answers itself: they are not proxied.
+	Own []netip.Addr
+}
+
+const (
+	retryMin      = 100 * time.Millisecond
+	retryMax      = 10 * time.Second
+	unsettledPoll = 500 * time.Millisecond
+	serviceIndex  = "skein.proxy/service"
+)
+
+// Proxy programs the services of the cluster into one peer's kernel.
+type Proxy struct {
+	cfg      Config
+	log      *slog.Logger
+	services corelisters.ServiceLister
+	slices   cache.Indexer
+	synced   []cache.InformerSynced
+	dirty    *dirtySet
+}
+
+// New takes its informers from the Kit; it starts nothing.
+func New(c Config) (*Proxy, error) {
+	if c.Kit.Informers == nil || c.Backend == nil {
+		return nil, errors.New("proxy: Kit.Informers and Backend are needed")
+	}
+	p := &Proxy{cfg: c, log: c.Kit.Log, dirty: newDirtySet()}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	svc := c.Kit.Informers.Core().V1().Services()
+	eps := c.Kit.Informers.Discovery().V1().EndpointSlices().Informer()
+	if err := eps.AddIndexers(cache.Indexers{serviceIndex: indexByService}); err != nil {
+		return nil, fmt.Errorf("index endpoint slices: %w", err)
+	}
+	p.services, p.slices = svc.Lister(), eps.GetIndexer()
+	for _, in := range []struct {
+		informer cache.SharedIndexInformer
+		key      func(any) string
+	}{{svc.Informer(), objectKey}, {eps, serviceKey}} {
+		reg, err := in.informer.AddEventHandler(handler(in.key, p.dirty.add))
+		if err != nil {
+			return nil, fmt.Errorf("watch services: %w", err)
+		}
+		p.synced = append(p.synced, reg.HasSynced)
+	}
+	return p, nil
+}
+
+func indexByService(obj any) ([]string, error) {
+	if k := serviceKey(obj); k != "" {
+		return []string{k}, nil
+	}
+	return nil, nil
+}
+
+func objectKey(obj any) string {
+	k, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+	if err != nil {
+		return ""
+	}
+	return k
+}
+
+func serviceKey(obj any) string {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	s, ok := obj.(*discoveryv1.EndpointSlice)
+	if !ok || s.Labels[discoveryv1.LabelServiceName] == "" {
+		return ""
+	}
+	return s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
+}
+
+func handler(key func(any) string, add func(string)) cache.ResourceEventHandlerFuncs {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { add(key(o)) },
+		UpdateFunc: func(old, o any) {
+			before, after := key(old), key(o)
+			add(after)
+			if before != after {
+				add(before)
+			}
+		},
+		DeleteFunc: func(o any) { add(key(o)) },
+	}
+}
+
+// dirtySet collects the services to look at.
+type dirtySet struct {
+	wake chan struct{} // holds at most one
+
+	mu   sync.Mutex // guards the fields below
+	keys map[string]struct{}
+}
+
+func newDirtySet() *dirtySet {
+	return &dirtySet{wake: make(chan struct{}, 1), keys: map[string]struct{}{}}
+}
+
+func (d *dirtySet) add(key string) {
+	if key == "" {
+		return
+	}
+	d.mu.Lock()
+	d.keys[key] = struct{}{}
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *dirtySet) take() map[string]struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keys := d.keys
+	d.keys = map[string]struct{}{}
+	return keys
+}
+
+// Run programs services until ctx ends. It begins when the informers have
+// synced. What the kernel refuses is logged and tried again.
+func (p *Proxy) Run(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
+		return nil
+	}
+	l := newLoop(p)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var members <-chan struct{}
+		if p.cfg.View != nil {
+			members = p.cfg.View.Changed()
+		}
+		again := l.step(ctx)
+		timer.Stop()
+		if again > 0 {
+			timer.Reset(again)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.dirty.wake:
+		case <-members:
+		case <-timer.C:
+		}
+	}
+}
+
+// Clean removes all services from the kernel.
+func (p *Proxy) Clean(ctx context.Context) error {
+	if err := p.cfg.Backend.Clean(ctx); err != nil {
+		return fmt.Errorf("clean services: %w", err)
+	}
+	return nil
+}
