@@ -131,14 +131,14 @@ func (p *Pool) publishLocked(ctx context.Context) {
 
 // probe asks daemon and guard at once, so that a machine that swallows
 // packets costs one time-out, not two.
-func (p *Pool) probe(ctx context.Context, m Member) {
+func (p *Pool) probe(ctx context.Context, m view.Probe) {
 	pctx, cancel := context.WithTimeout(ctx, p.cfg.ProbeTimeout)
 	defer cancel()
-	result := view.Probed{Name: m.Name}
+	result := view.Probed{Name: m.Name, Round: m.Round}
 	var both sync.WaitGroup
-	both.Go(func() { result.Guard = p.cfg.Prober.ProbeGuard(pctx, m) == nil })
+	both.Go(func() { result.Guard = p.cfg.Prober.ProbeGuard(pctx, m.Member) == nil })
 	both.Go(func() {
-		err := p.cfg.Prober.ProbeDaemon(pctx, m)
+		err := p.cfg.Prober.ProbeDaemon(pctx, m.Member)
 		result.Daemon = err == nil
 		if err != nil {
 			p.cfg.Log.DebugContext(ctx, "probe daemon", "peer", m.Name, "error", err)

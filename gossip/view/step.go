@@ -79,10 +79,10 @@ func (m *Machine) announced(a Announced, now time.Time, p *Plan) {
 
 func (m *Machine) probed(r Probed, now time.Time, p *Plan) {
 	e := m.other(r.Name)
-	if e == nil || !e.probing {
+	if e == nil || e.probing == 0 || e.probing != r.Round {
 		return
 	}
-	e.probing = false
+	e.probing = 0
 	switch {
 	case e.state == member.Left:
 	case r.Daemon:
@@ -107,11 +107,10 @@ func (m *Machine) probed(r Probed, now time.Time, p *Plan) {
 
 // unreachable decides about a peer whose machine did not answer a probe.
 func (m *Machine) unreachable(e *entry, now time.Time, p *Plan) {
-	announced := e.state == member.Restarting && e.goodbye != ""
 	switch {
 	case e.state == member.Dead:
-		e.rounds++
-	case e.failed >= m.timing.Confirmations && (!e.gossip || announced):
+		e.rechecks++
+	case e.failed >= m.timing.Confirmations && (!e.gossip || e.goodbye != ""):
 		m.enter(e, member.Dead, now, p)
 	default:
 		m.enter(e, member.Suspect, now, p)
@@ -168,9 +167,10 @@ func (m *Machine) due(now time.Time, p *Plan) {
 			p.Changed = true
 			continue
 		}
-		if !e.probing && !e.next.IsZero() && !now.Before(e.next) {
-			e.probing, e.next = true, time.Time{}
-			p.Probe = append(p.Probe, e.Member)
+		if e.probing == 0 && !e.next.IsZero() && !now.Before(e.next) {
+			m.rounds++
+			e.probing, e.next = m.rounds, time.Time{}
+			p.Probe = append(p.Probe, Probe{Member: e.Member, Round: m.rounds})
 		}
 	}
 }
@@ -186,14 +186,14 @@ func (m *Machine) enter(e *entry, s member.State, now time.Time, p *Plan) {
 	switch s {
 	case member.Suspect:
 		e.next = now
-		if e.probing {
+		if e.probing != 0 {
 			e.next = time.Time{}
 		}
 		return
 	case member.Alive:
 		e.failed = 0
 	case member.Dead:
-		e.rounds = 0
+		e.rechecks = 0
 	case member.Restarting, member.Left:
 	}
 	m.schedule(e, now)
@@ -201,7 +201,7 @@ func (m *Machine) enter(e *entry, s member.State, now time.Time, p *Plan) {
 
 // schedule sets the next probe of e by its state.
 func (m *Machine) schedule(e *entry, now time.Time) {
-	if e.probing {
+	if e.probing != 0 {
 		return // its outcome schedules
 	}
 	var wait time.Duration
@@ -211,7 +211,7 @@ func (m *Machine) schedule(e *entry, now time.Time) {
 	case member.Restarting:
 		wait = m.timing.Recheck
 	case member.Dead:
-		wait = min(m.timing.Recheck<<min(e.rounds, 10), m.timing.MaxRecheck)
+		wait = min(m.timing.Recheck<<min(e.rechecks, 10), m.timing.MaxRecheck)
 	case member.Alive:
 		if !e.gossip {
 			wait = m.timing.Recheck // until gossip has it again

@@ -46,8 +46,9 @@ type (
 	// Probed is the outcome of a Plan's probe.
 	Probed struct {
 		Name   member.Name
-		Daemon bool // the daemon answered on a peer link, as the wanted server id
-		Guard  bool // the machine's guard answered
+		Round  uint64 // of the Probe that this answers
+		Daemon bool   // the daemon answered on a peer link, as the wanted server id
+		Guard  bool   // the machine's guard answered
 	}
 	// Doubted says that somebody has reason to believe the peer gone, such as a broken raft link.
 	Doubted struct{ Name member.Name }
@@ -79,9 +80,16 @@ type Plan struct {
 	// Changed says that Peers differs from before.
 	Changed bool
 	// Probe are those to probe now, daemon and guard; each is answered by one Probed.
-	Probe []Member
+	Probe []Probe
 	// Rejoin are those that answer although gossip has lost them.
 	Rejoin []Member
+}
+
+// Probe asks for one probe. Its round tells its answer from that of an earlier
+// one that is still under way.
+type Probe struct {
+	Member
+	Round uint64
 }
 
 // Timing are the machine's times; zero means the default in brackets.
@@ -102,6 +110,7 @@ type Machine struct {
 	self    member.Name
 	timing  Timing
 	entries map[member.Name]*entry
+	rounds  uint64 // probes asked for so far
 }
 
 // entry is one peer in sight.
@@ -109,12 +118,12 @@ type entry struct {
 	Member
 	state    member.State
 	since    time.Time
-	gossip   bool   // gossip holds it for alive
-	recorded bool   // it is on record
-	goodbye  string // the boot that announced that it stops
-	failed   int    // probes in a row that reached nobody
-	rounds   uint   // probes since it is dead
-	probing  bool
+	gossip   bool      // gossip holds it for alive
+	recorded bool      // it is on record
+	goodbye  string    // the boot that announced that it stops
+	failed   int       // probes in a row that reached nobody
+	rechecks uint      // probes since it is dead
+	probing  uint64    // the round under way; 0: none
 	next     time.Time // of the next probe; zero: none
 	overdue  bool      // its restart has been reported as overdue
 }
@@ -160,7 +169,7 @@ func (m *Machine) Next() time.Time {
 		}
 	}
 	for _, e := range m.entries {
-		if !e.probing {
+		if e.probing == 0 {
 			earliest(e.next)
 		}
 		if e.state == member.Restarting && !e.overdue {
