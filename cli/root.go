@@ -28,7 +28,7 @@ type Config struct {
 	Streams genericiooptions.IOStreams
 	// Daemon runs one peer until ctx ends; main gives it, so that the
 	// command line does not link against what it does not use.
-	Daemon func(ctx context.Context, configFile string) error
+	Daemon func(ctx context.Context, dataDir string) error
 	// Version is the program's version, as `skein version` prints it.
 	Version string
 }

@@ -15,6 +15,7 @@ import (
 
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/identity"
+	"skein.dev/skein/link"
 )
 
 // Create makes the data directory of a new cluster's first peer: its keyring,
@@ -59,15 +60,10 @@ func Create(c Config, now time.Time) (err error) {
 	return r.save(c)
 }
 
-// JoinClient asks a peer of the mesh for admission: package link's.
-type JoinClient interface {
-	Join(ctx context.Context, address string, t identity.Token, req identity.JoinRequest) (*identity.JoinReply, error)
-}
-
 // Join makes the data directory of a peer that joins the mesh at address with
 // token. c must be complete; its cluster-wide settings are replaced by the
 // mesh's. It starts nothing, and leaves nothing behind when it fails.
-func Join(ctx context.Context, c Config, client JoinClient, address, token string, now time.Time) (err error) {
+func Join(ctx context.Context, c Config, address, token string, now time.Time) (err error) {
 	if err := checkUnused(c.DataDir); err != nil {
 		return err
 	}
@@ -86,12 +82,12 @@ func Join(ctx context.Context, c Config, client JoinClient, address, token strin
 	if err != nil {
 		return err
 	}
-	reply, err := client.Join(ctx, address, t, identity.JoinRequest{
+	var reply identity.JoinReply
+	if err := link.Post(ctx, address, t.CAHash, identity.JoinPath, identity.JoinRequest{
 		Token: token, Name: r.Name, ServerID: r.ServerID, Addresses: c.Addresses,
 		Port: int32(c.Port), Zone: c.Zone, Requests: requests,
-	})
-	if err != nil {
-		return err
+	}, &reply); err != nil {
+		return fmt.Errorf("join %s: %w", address, err)
 	}
 	defer func() {
 		if err != nil {

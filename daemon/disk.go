@@ -23,14 +23,12 @@ const (
 	configFile = "config.yaml" // the flags it was made with
 	keysDir    = "keys"        // package identity
 	raftDir    = "raft"        // package raftstore
-	engineDir  = "engine"      // package engine
 	kubeletDir = "kubelet"     // package kubelet
 	networkDir = "network"     // package network
-	// ProgramsDir holds the unpacked static programs.
-	ProgramsDir = "bin"
-	// GuardFile is the guard's configuration.
+	// GuardFile is the guard's configuration, GuardLog what it says.
 	GuardFile = "guard.json"
-	// LogFile is the daemon's log when it runs detached.
+	GuardLog  = "guard.log"
+	// LogFile is the daemon's log.
 	LogFile = "skein.log"
 )
 

@@ -159,6 +159,9 @@ func (d Dir) Put(use Use, p Pair) error { return d.write(string(use)+".pem", p.P
 // Path is the file that holds certificate and key for use.
 func (d Dir) Path(use Use) string { return filepath.Join(string(d), string(use)+".pem") }
 
+// CAPath is the file that holds the certificate, and the key, of a.
+func (d Dir) CAPath(a Authority) string { return filepath.Join(string(d), "ca-"+string(a)+".pem") }
+
 // Ensure issues what is missing, is past two thirds of its life, or no longer
 // says what it must (an address has changed), and returns all certificates
 // and which of them are new. A renewed certificate keeps its key: the mesh

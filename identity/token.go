@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skein.dev/skein/api/peerid"
 )
 
 // Token is what one string gives a joiner: who it may say it is, the proof,
@@ -39,7 +42,10 @@ var (
 )
 
 // NewToken makes a token for joining the mesh of k.
-func (k *Keyring) NewToken() (Token, error) {
+func (k *Keyring) NewToken() (Token, error) { return NewToken(k.CAs[Serving].Cert) }
+
+// NewToken makes a token for joining the mesh whose serving authority is ca.
+func NewToken(ca *x509.Certificate) (Token, error) {
 	id, err := randomString(idLen)
 	if err != nil {
 		return Token{}, err
@@ -48,7 +54,7 @@ func (k *Keyring) NewToken() (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	return Token{ID: id, Secret: secret, CAHash: k.CAHash()}, nil
+	return Token{ID: id, Secret: secret, CAHash: peerid.Fingerprint(ca)}, nil
 }
 
 // String is the token as users pass it on. It holds the secret.
