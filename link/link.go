@@ -102,7 +102,7 @@ type Conn struct {
 }
 
 // RemoteServerID is the server id in the other end's certificate.
-func (c *Conn) RemoteServerID() string { return string(c.remote.ServerID) }
+func (c *Conn) RemoteServerID() member.ServerID { return c.remote.ServerID }
 
 // Remote is all that is known of the other end.
 func (c *Conn) Remote() Remote { return c.remote }

@@ -131,7 +131,7 @@ func TestPeersMeetOnTheProtocolTheyNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.(interface{ RemoteServerID() string }).RemoteServerID(); got != "srv-b" {
+		if got := s.(interface{ RemoteServerID() member.ServerID }).RemoteServerID(); got != "srv-b" {
 			t.Errorf("%s: acceptor sees %q", proto, got)
 		}
 		go func() { _, _ = c.Write([]byte("ping")) }()
