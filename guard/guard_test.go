@@ -78,6 +78,7 @@ func (b *bench) spawn(t *testing.T) *exec.Cmd {
 	must(t, b.cfg.Save(config))
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"guard-under-test", config}
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = &b.err
 	must(t, cmd.Start())
 	return cmd
