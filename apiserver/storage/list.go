@@ -220,3 +220,30 @@ func (s *Storage) Keys(namespace string) string {
 	}
 	return s.root + s.prefix + strings.TrimSuffix(namespace, "/") + "/"
 }
+
+// Peek returns an object of view, shared and read-only; nil if it is not there.
+func (s *Storage) Peek(ctx context.Context, view store.View, namespace, name string) (runtime.Object, error) {
+	e := view.Get(s.Keys(namespace) + name)
+	if e == nil {
+		return nil, nil //nolint:nilnil // absence is an answer
+	}
+	return s.coder.Load().object(ctx, e)
+}
+
+// Each yields the objects of view in namespace, all if it is empty, shared
+// and read-only. Those that cannot be read are left out and logged.
+func (s *Storage) Each(ctx context.Context, view store.View, namespace string) iter.Seq[runtime.Object] {
+	prefix, c := s.Keys(namespace), s.coder.Load()
+	return func(yield func(runtime.Object) bool) {
+		for e := range view.Ascend(prefix, prefix) {
+			obj, err := c.object(ctx, e)
+			if err != nil {
+				s.log.ErrorContext(ctx, "stored object is unreadable", "key", e.Key, "error", err)
+				continue
+			}
+			if !yield(obj) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package apiserver
+
+import (
+	"fmt"
+	"log"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	crdserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	crdopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-base/compatibility"
+	aggscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	aggopenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
+
+	"skein.dev/skein/apiserver/openapi"
+	"skein.dev/skein/apiserver/registry"
+)
+
+// Version is the Kubernetes API that is served.
+const Version = "1.37.2"
+
+// effective says which API and whose server this is.
+type effective struct{ compatibility.EffectiveVersion }
+
+// Info implements compatibility.EffectiveVersion.
+func (e effective) Info() *version.Info {
+	i := e.EffectiveVersion.Info()
+	i.GitVersion = "v" + Version + "+skein"
+	if i.GitTreeState == "" {
+		i.GitTreeState = "clean"
+	}
+	return i
+}
+
+func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
+
+// build assembles the chained servers: aggregator, kinds, custom resources.
+func (s *Server) build() error {
+	var err error
+	if s.scheme, err = registry.NewScheme(s.cfg.Kinds); err != nil {
+		return err
+	}
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	for i := range s.cfg.Kinds {
+		k := &s.cfg.Kinds[i]
+		r, err := registry.New(k, s.scheme, options)
+		if err != nil {
+			return err
+		}
+		s.resources[k.Resource.Group+"/"+k.Resource.Resource] = r
+	}
+	cfg, err := s.genericConfig(options)
+	if err != nil {
+		return err
+	}
+	crds, err := s.buildExtensions(cfg, options)
+	if err != nil {
+		return fmt.Errorf("custom resources: %w", err)
+	}
+	own := fork(cfg)
+	kinds, err := own.Complete().New("skein", crds.GenericAPIServer)
+	if err != nil {
+		return err
+	}
+	if err := s.install(kinds); err != nil {
+		return err
+	}
+	if err := s.buildAggregator(cfg, kinds, crds); err != nil {
+		return fmt.Errorf("aggregator: %w", err)
+	}
+	s.handler = s.front(s.generic.Handler)
+	return nil
+}
+
+// fork copies what a chained server must not share.
+func fork(c *genericapiserver.RecommendedConfig) *genericapiserver.RecommendedConfig {
+	out := *c
+	out.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	return &out
+}
+
+func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.RecommendedConfig, error) {
+	c := genericapiserver.NewRecommendedConfig(s.scheme.Codecs)
+	c.LoopbackClientConfig = s.ClientConfig(selfUser)
+	loopback, err := kubernetes.NewForConfig(c.LoopbackClientConfig)
+	if err != nil {
+		return nil, err
+	}
+	c.SharedInformerFactory = informers.NewSharedInformerFactory(loopback, 0)
+	c.EffectiveVersion = effective{compatibility.NewEffectiveVersionFromString(Version, "1.37", "1.37")}
+	c.ExternalAddress = "kubernetes.default.svc:443"
+	c.EnableProfiling = false
+	c.FlowControl = nil
+	c.StorageObjectCountTracker = nil
+	c.LongRunningFunc = longRunning()
+	c.BuildHandlerChainFunc = s.chain
+	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum))
+	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, else groups vanish from discovery
+	c.RESTOptionsGetter = options.Getter(s.foreignCodec)
+	c.AdmissionControl = s.admission()
+	if c.Authentication.Authenticator, err = s.authenticator(); err != nil {
+		return nil, err
+	}
+	c.Authorization.Authorizer = s.authorizer()
+	s.describe(c)
+	return c, nil
+}
+
+// foreignCodec is how the resources of the chained servers' own are stored.
+func (s *Server) foreignCodec(r schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
+	factory, gv := crdserver.Codecs, apiextensionsv1.SchemeGroupVersion
+	if r.Group == aggregatorVersion().Group {
+		factory, gv = aggscheme.Codecs, aggregatorVersion()
+	}
+	info, _ := runtime.SerializerInfoForMediaType(factory.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	hub := schema.GroupVersion{Group: gv.Group, Version: runtime.APIVersionInternal}
+	return factory.CodecForVersions(info.Serializer, factory.UniversalDeserializer(), gv, hub), gv
+}
+
+func (s *Server) describe(c *genericapiserver.RecommendedConfig) {
+	defs := func(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
+		all := openapi.GetOpenAPIDefinitions(ref)
+		for _, more := range []openapicommon.GetOpenAPIDefinitions{crdopenapi.GetOpenAPIDefinitions, aggopenapi.GetOpenAPIDefinitions} {
+			for name, def := range more(ref) {
+				all[name] = def
+			}
+		}
+		return all
+	}
+	namer := openapinamer.NewDefinitionNamer(s.scheme.External, crdserver.Scheme, aggscheme.Scheme)
+	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(defs, namer)
+	c.OpenAPIV3Config.Info.Title = "Kubernetes"
+}
+
+// install serves the kinds, group by group.
+func (s *Server) install(g *genericapiserver.GenericAPIServer) error {
+	storages := map[schema.GroupVersion]map[string]rest.Storage{}
+	put := func(gv schema.GroupVersion, path string, st rest.Storage) {
+		if storages[gv] == nil {
+			storages[gv] = map[string]rest.Storage{}
+		}
+		storages[gv][path] = st
+	}
+	for _, r := range s.resources {
+		for path, st := range r.Paths {
+			put(r.Kind.Resource.GroupVersion(), path, st)
+			for _, v := range r.Kind.Versions {
+				put(v.Resource.GroupVersion(), path, st)
+			}
+		}
+	}
+	if err := s.addSubresources(put); err != nil {
+		return err
+	}
+	groups := map[string]*genericapiserver.APIGroupInfo{}
+	for gv, paths := range storages {
+		info := groups[gv.Group]
+		if info == nil {
+			i := genericapiserver.NewDefaultAPIGroupInfo(gv.Group, s.scheme.Scheme, runtime.NewParameterCodec(s.scheme.Scheme), s.scheme.Codecs)
+			info = &i
+			groups[gv.Group] = info
+		}
+		info.VersionedResourcesStorageMap[gv.Version] = paths
+	}
+	for group, info := range groups {
+		var err error
+		if group == "" {
+			err = g.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, info)
+		} else {
+			err = g.InstallAPIGroup(info)
+		}
+		if err != nil {
+			return fmt.Errorf("install group %q: %w", group, err)
+		}
+	}
+	for _, h := range s.cfg.Handlers {
+		if !h.Open {
+			s.mount(g, h.Path, h.Handler)
+		}
+	}
+	return nil
+}
+
+func (*Server) mount(g *genericapiserver.GenericAPIServer, path string, h http.Handler) {
+	if strings.HasSuffix(path, "/") {
+		g.Handler.NonGoRestfulMux.HandlePrefix(path, h)
+		return
+	}
+	g.Handler.NonGoRestfulMux.Handle(path, h)
+}
+
+// groupVersions are all that the kinds are served in.
+func (s *Server) groupVersions() []schema.GroupVersion {
+	seen := map[schema.GroupVersion]bool{}
+	for _, k := range s.cfg.Kinds {
+		seen[k.Resource.GroupVersion()] = true
+		for _, v := range k.Versions {
+			seen[v.Resource.GroupVersion()] = true
+		}
+	}
+	var out []schema.GroupVersion
+	for gv := range seen {
+		out = append(out, gv)
+	}
+	slices.SortFunc(out, func(a, b schema.GroupVersion) int { return strings.Compare(a.String(), b.String()) })
+	return out
+}

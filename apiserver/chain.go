@@ -1,0 +1,98 @@
+package apiserver
+
+import (
+	"context"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
+	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	genericfilters "k8s.io/apiserver/pkg/server/filters"
+
+	"skein.dev/skein/api/role"
+)
+
+// In-flight limits protect the peer until fairness does.
+const (
+	maxReads  = 3000
+	maxWrites = 1000
+)
+
+func longRunning() genericapirequest.LongRunningRequestCheck {
+	return genericfilters.BasicLongRunningRequestCheck(
+		sets.NewString("watch", "proxy"),
+		sets.NewString("attach", "exec", "proxy", "log", "portforward"),
+	)
+}
+
+// chain builds the filters from what is switched on: the default one's
+// timeouts, tracing, latency tracking and audit cost a third of a create.
+func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
+	h := withFence(api)
+	h = genericapifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
+	h = genericfilters.WithMaxInFlightLimit(h, maxReads, maxWrites, c.LongRunningFunc)
+	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)
+	h = genericapifilters.WithAuthentication(h, c.Authentication.Authenticator,
+		genericapifilters.Unauthorized(c.Serializer), c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
+	h = genericapifilters.WithWarningRecorder(h)
+	h = genericapifilters.WithRequestDeadline(h, nil, nil, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+	h = s.endStreams(h, c.LongRunningFunc)
+	h = genericapifilters.WithCacheControl(h)
+	h = genericapifilters.WithRequestInfo(h, c.RequestInfoResolver)
+	h = genericapifilters.WithRequestReceivedTimestamp(h)
+	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
+	return genericapifilters.WithAuditInit(h)
+}
+
+// endStreams ends watches and streams when the server stops, so that they do
+// not hold up its shutdown.
+func (s *Server) endStreams(h http.Handler, long genericapirequest.LongRunningRequestCheck) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := genericapirequest.RequestInfoFrom(r.Context())
+		if !ok || !long(r, info) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		stop := context.AfterFunc(s.serving, cancel)
+		defer stop()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// mayFence reports who may hold a role and so fence its writes with it.
+func mayFence(u user.Info, r role.Name) bool {
+	switch r {
+	case role.Scheduler:
+		return u.GetName() == user.KubeScheduler
+	case role.Controllers:
+		return u.GetName() == user.KubeControllerManager
+	}
+	return false
+}
+
+// withFence takes a request's fence from its header into its context, if the
+// user may hold the role; from anyone else a fence means nothing.
+func withFence(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		value := r.Header.Get(role.Header)
+		if value == "" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		fence, err := role.Parse(value)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if u, ok := genericapirequest.UserFrom(r.Context()); ok && mayFence(u, fence.Role) {
+			r = r.WithContext(role.With(r.Context(), fence))
+		}
+		h.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,121 @@
+package apiserver
+
+import (
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/store"
+	"skein.dev/skein/apiserver/registry"
+)
+
+// Config is what a server is made of. Fields without a default are mandatory.
+type Config struct {
+	Peer  member.Name
+	Store store.Store
+	Kinds []registry.Kind
+
+	// Listener yields the connections of API clients before their TLS
+	// handshake. Nil: only in-process clients are served.
+	Listener net.Listener
+	// TLS has the serving certificate (Certificates or GetCertificate); the
+	// server adds protocols and client authentication.
+	TLS *tls.Config
+	// ClientCAs signs the certificates of users and components; nil: nobody
+	// is authenticated by a certificate.
+	ClientCAs *x509.CertPool
+	// ClientCAPEM and ServingCAPEM are published in the ConfigMap
+	// kube-system/extension-apiserver-authentication and to token requesters.
+	ClientCAPEM, ServingCAPEM []byte
+
+	// ServiceAccountKey signs and verifies service account tokens (ES256);
+	// nil: none are issued nor accepted.
+	ServiceAccountKey *ecdsa.PrivateKey
+	// Issuer is the tokens' issuer; empty means https://kubernetes.default.svc.
+	Issuer string
+
+	// Sealing keys open what they sealed; the first one seals. Empty: secrets
+	// are stored in plain, which only tests want.
+	Sealing []SealingKey
+
+	// ServiceCIDRs are the ranges of cluster addresses, at most one an IP
+	// family, the primary family first. Empty means 10.96.0.0/16.
+	ServiceCIDRs []netip.Prefix
+	// NodePorts is the range of node ports; zero means 30000-32767.
+	NodePorts PortRange
+
+	// Handlers are further paths that the server serves.
+	Handlers []Handler
+
+	// Kubelet says how node APIs are reached.
+	Kubelet Kubelet
+
+	// Endpoints returns where the API servers of all live peers are reached,
+	// for the Service default/kubernetes; nil: it gets no endpoints.
+	Endpoints func() []netip.AddrPort
+	// EndpointsChanged returns a channel that is closed at the next change
+	// of Endpoints; nil: they are looked at once a minute.
+	EndpointsChanged func() <-chan struct{}
+
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// SealingKey is one AES-256 key; ID is short and never reused.
+type SealingKey struct {
+	ID  string
+	Key []byte
+}
+
+// PortRange is first to last, both included.
+type PortRange struct{ First, Last int32 }
+
+// Handler serves what begins with Path.
+type Handler struct {
+	Path    string
+	Handler http.Handler
+	// Open handlers get requests before authentication. The others are
+	// authorized as non-resource URLs.
+	Open bool
+}
+
+// Kubelet is the way to the node API.
+type Kubelet struct {
+	// TLS has the client certificate and the CA of kubelets; nil: logs, exec
+	// and the like answer 503.
+	TLS *tls.Config
+	// Port is the node API's port; 0 means the node's own word, else 10250.
+	Port int32
+}
+
+const defaultIssuer = "https://kubernetes.default.svc"
+
+func (c *Config) complete() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("apiserver: Store is missing")
+	case len(c.Kinds) == 0:
+		return errors.New("apiserver: Kinds are missing")
+	case c.Listener != nil && c.TLS == nil:
+		return errors.New("apiserver: a Listener needs TLS")
+	}
+	if c.Issuer == "" {
+		c.Issuer = defaultIssuer
+	}
+	if len(c.ServiceCIDRs) == 0 {
+		c.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	}
+	if c.NodePorts == (PortRange{}) {
+		c.NodePorts = PortRange{First: 30000, Last: 32767}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

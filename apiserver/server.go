@@ -1,0 +1,167 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+
+	"skein.dev/skein/api/store"
+	"skein.dev/skein/apiserver/registry"
+)
+
+// shutdownGrace is how long requests under way may take when the server stops.
+const shutdownGrace = 2 * time.Second
+
+// Server is one peer's API server.
+type Server struct {
+	cfg       Config
+	scheme    *registry.Scheme
+	resources map[string]*registry.Resource // by "group/resource"
+	generic   *genericapiserver.GenericAPIServer
+	handler   http.Handler // the whole chain
+
+	// base is the parent of in-process requests; serving that of streams.
+	// Both end with Run, serving first.
+	base, serving       context.Context //nolint:containedctx // the lives of requests, which Run ends
+	endBase, endServing context.CancelFunc
+}
+
+// New builds the server. Nothing runs and nothing is written before Run.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, resources: map[string]*registry.Resource{}}
+	s.base, s.endBase = context.WithCancel(rootContext())
+	s.serving, s.endServing = context.WithCancel(s.base)
+	if err := s.build(); err != nil {
+		s.endBase()
+		return nil, fmt.Errorf("build api server: %w", err)
+	}
+	return s, nil
+}
+
+// rootContext is where in-process requests descend from: they have no caller
+// above them, as requests from a network have none.
+func rootContext() context.Context {
+	return context.Background() //nolint:forbidigo // the root of requests, ended by Run
+}
+
+// Run serves until ctx ends. It returns when all requests have ended.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.generic.Destroy()
+	defer s.endBase()
+	defer s.endServing()
+	hooks, stopHooks := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopHooks()
+	s.generic.RunPostStartHooks(hooks)
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.maintain(gctx) })
+	if s.cfg.Listener != nil {
+		g.Go(func() error { return s.serve(gctx) })
+	}
+	g.Go(func() error {
+		<-gctx.Done()
+		stopHooks() // first the library's controllers, which are clients of ours
+		s.endServing()
+		return nil
+	})
+	return g.Wait()
+}
+
+// serve answers on the listener.
+func (s *Server) serve(ctx context.Context) error {
+	srv := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: 32 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		MaxHeaderBytes:    1 << 20,
+		ErrorLog:          serverLog(s.cfg.Log),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		TLSConfig:         s.tls(),
+	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stopped := make(chan struct{})
+	wg.Go(func() {
+		defer close(stopped)
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			_ = srv.Close()
+		}
+	})
+	err := srv.ServeTLS(s.cfg.Listener, "", "")
+	if ctx.Err() == nil {
+		return fmt.Errorf("serve api: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+func (s *Server) tls() *tls.Config {
+	c := s.cfg.TLS.Clone()
+	c.NextProtos = []string{"h2", "http/1.1"}
+	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	if s.cfg.ClientCAs != nil {
+		// Verification is the authenticator's: a certificate that does not
+		// verify must be told so as 401, not break the handshake.
+		c.ClientAuth = tls.RequestClientCert
+		c.ClientCAs = s.cfg.ClientCAs
+	}
+	return c
+}
+
+// Handler is the whole server as one handler, for tests and for those who
+// bring their own listener.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// front serves the open paths and hands on the rest.
+func (s *Server) front(chain http.Handler) http.Handler {
+	open := http.NewServeMux()
+	any := false
+	for _, h := range s.cfg.Handlers {
+		if h.Open {
+			open.Handle(h.Path, h.Handler)
+			any = true
+		}
+	}
+	if !any {
+		return chain
+	}
+	open.Handle("/", chain)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The mux would redirect unclean paths; the API answers them itself.
+		for _, h := range s.cfg.Handlers {
+			if h.Open && strings.HasPrefix(r.URL.Path, h.Path) {
+				open.ServeHTTP(w, r)
+				return
+			}
+		}
+		chain.ServeHTTP(w, r)
+	})
+}
+
+// quorum is the readiness check of the store.
+func (s *Server) quorum(r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	_, err := s.cfg.Store.Current(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return store.ErrNoQuorum
+	}
+	return err
+}
