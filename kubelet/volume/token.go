@@ -1,0 +1,76 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// tokenKey names one token of a pod.
+type tokenKey struct {
+	uid      types.UID
+	account  string
+	audience string
+	seconds  int64
+}
+
+type token struct {
+	value   []byte
+	renew   time.Time
+	expires time.Time
+}
+
+// renewAt is when a token is replaced: after 80 % of its life, and no later
+// than a day after it was made, as the service account documentation says.
+func renewAt(made, expires time.Time) time.Time {
+	at := made.Add(expires.Sub(made) * 8 / 10)
+	if day := made.Add(24 * time.Hour); day.Before(at) {
+		return day
+	}
+	return at
+}
+
+// token returns a valid token and when to ask again. A token that is due and
+// cannot be renewed serves until it expires.
+func (s *Set) token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) ([]byte, time.Time, error) {
+	key := tokenKey{uid: pod.UID, account: pod.Spec.ServiceAccountName, audience: p.Audience, seconds: 3600}
+	if p.ExpirationSeconds != nil {
+		key.seconds = *p.ExpirationSeconds
+	}
+	s.mu.Lock()
+	have := s.tokens[key]
+	s.mu.Unlock()
+	now := time.Now()
+	if now.Before(have.renew) {
+		return have.value, have.renew, nil
+	}
+	req := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{
+		ExpirationSeconds: &key.seconds,
+		BoundObjectRef:    &authv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+	}}
+	if p.Audience != "" {
+		req.Spec.Audiences = []string{p.Audience}
+	}
+	r, err := s.cfg.Objects.Token(ctx, pod.Namespace, key.account, req)
+	if err != nil {
+		if now.Before(have.expires) {
+			s.cfg.Log.WarnContext(ctx, "token not renewed, keeping the old one", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+			return have.value, now.Add(time.Minute), nil
+		}
+		return nil, time.Time{}, fmt.Errorf("fetch token: %w", err)
+	}
+	expires := r.Status.ExpirationTimestamp
+	if expires.IsZero() {
+		expires = metav1.NewTime(now.Add(time.Duration(key.seconds) * time.Second))
+	}
+	have = token{value: []byte(r.Status.Token), renew: renewAt(now, expires.Time), expires: expires.Time}
+	s.mu.Lock()
+	s.tokens[key] = have
+	s.mu.Unlock()
+	return have.value, have.renew, nil
+}

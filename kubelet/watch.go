@@ -1,0 +1,157 @@
+package kubelet
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"skein.dev/skein/kubelet/cri"
+)
+
+// podHandler gives each pod of this node to its worker.
+func (k *Kubelet) podHandler() cache.ResourceEventHandler {
+	return cache.FilteringResourceEventHandler{
+		FilterFunc: func(obj any) bool {
+			if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = t.Obj
+			}
+			pod, ok := obj.(*corev1.Pod)
+			return ok && k.mine(pod)
+		},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { k.podChanged(obj, false) },
+			UpdateFunc: func(_, obj any) { k.podChanged(obj, false) },
+			DeleteFunc: func(obj any) {
+				if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+					obj = t.Obj
+				}
+				k.podChanged(obj, true)
+			},
+		},
+	}
+}
+
+func (k *Kubelet) podChanged(obj any, gone bool) {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w := k.workers[pod.UID]; w != nil {
+		w.update(pod, gone)
+	} else if !gone {
+		k.startLocked(pod, false)
+	}
+}
+
+// startLocked begins a worker, unless Run is not there yet or over.
+func (k *Kubelet) startLocked(pod *corev1.Pod, orphan bool) {
+	if k.ctx == nil {
+		return
+	}
+	ctx := k.ctx
+	w := newWorker(k, pod, orphan)
+	k.workers[pod.UID] = w
+	k.wg.Go(func() {
+		w.run(ctx)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.workers[pod.UID] == w {
+			delete(k.workers, pod.UID)
+		}
+	})
+}
+
+// startWorkers begins with the pods that are known.
+func (k *Kubelet) startWorkers(ctx context.Context, wg *sync.WaitGroup) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ctx, k.wg = ctx, wg
+	pods, err := k.podLister.List(labels.Everything())
+	if err != nil {
+		k.log.ErrorContext(ctx, "list pods", "err", err) // an indexer in memory does not fail
+	}
+	for _, pod := range pods {
+		if k.mine(pod) && k.workers[pod.UID] == nil {
+			k.startLocked(pod, false)
+		}
+	}
+}
+
+// objectHandler wakes the pods that use a changed object.
+func (k *Kubelet) objectHandler(kind string) cache.ResourceEventHandler {
+	changed := func(obj any) {
+		if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = t.Obj
+		}
+		m, ok := obj.(metav1.Object)
+		if !ok {
+			return
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, w := range k.workers {
+			w.objectChanged(kind, m.GetNamespace(), m.GetName())
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: changed,
+		UpdateFunc: func(old, obj any) {
+			a, ok1 := old.(metav1.Object)
+			b, ok2 := obj.(metav1.Object)
+			if ok1 && ok2 && a.GetResourceVersion() != b.GetResourceVersion() {
+				changed(obj)
+			}
+		},
+	}
+}
+
+// wake makes a pod's worker look again.
+func (k *Kubelet) wake(uid types.UID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.workers[uid]
+	if w != nil {
+		w.poke()
+	}
+	return w != nil
+}
+
+// worker returns the worker of a pod by name, nil if there is none.
+func (k *Kubelet) workerOf(namespace, name string) *worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var found *worker
+	for _, w := range k.workers {
+		if p, _ := w.current(); p.Namespace == namespace && p.Name == name && (found == nil || p.DeletionTimestamp == nil) {
+			found = w
+		}
+	}
+	return found
+}
+
+// adoptOrphan takes over what the runtime holds of a pod that the API does
+// not have, to end it.
+func (k *Kubelet) adoptOrphan(h *cri.Held) {
+	grace := int64(h.Grace / time.Second)
+	now := metav1.Now()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: h.Name, Namespace: h.Namespace, UID: h.UID,
+			DeletionTimestamp: &now, DeletionGracePeriodSeconds: &grace,
+		},
+		Spec: corev1.PodSpec{NodeName: k.cfg.NodeName, TerminationGracePeriodSeconds: &grace},
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.workers[h.UID] == nil {
+		k.startLocked(pod, true)
+	}
+}

@@ -1,0 +1,357 @@
+package kubelet
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"skein.dev/skein/kubelet/lifecycle"
+	"skein.dev/skein/kubelet/probe"
+	"skein.dev/skein/kubelet/spec"
+)
+
+// worker runs one pod: it reads the runtime, lets the machine plan, and does
+// what the plan says. Kills run beside; other actions one list at a time.
+type worker struct {
+	k       *Kubelet
+	machine *lifecycle.Machine
+	probes  *probe.Set
+	orphan  bool
+	signal  chan struct{}
+	results chan result
+	wg      sync.WaitGroup
+
+	// of the loop only
+	busy       context.CancelFunc // ends the list that is being done
+	refreshAt  time.Time
+	retryAt    time.Time
+	adopted    bool
+
+	mu         sync.Mutex // guards the fields below
+	pod        *corev1.Pod
+	gone       bool
+	dirty      bool // something that the pod refers to has changed
+	sandboxes  []lifecycle.Sandbox
+	containers []lifecycle.Container
+}
+
+// result is the end of one action, or of a list when last is set.
+type result struct {
+	action  lifecycle.Action
+	failure *lifecycle.Failure
+	last    bool
+	refresh time.Time
+}
+
+func newWorker(k *Kubelet, pod *corev1.Pod, orphan bool) *worker {
+	w := &worker{
+		k: k, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
+		signal: make(chan struct{}, 1), results: make(chan result),
+	}
+	w.poke()
+	return w
+}
+
+// poke makes the worker look again; it never blocks.
+func (w *worker) poke() {
+	select {
+	case w.signal <- struct{}{}:
+	default:
+	}
+}
+
+// update takes a new state of the pod.
+func (w *worker) update(pod *corev1.Pod, gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !maps.Equal(w.pod.Labels, pod.Labels) || !maps.Equal(w.pod.Annotations, pod.Annotations) {
+		w.dirty = true // downward volumes show them
+	}
+	w.pod, w.gone = pod, w.gone || gone
+	w.poke()
+}
+
+func (w *worker) current() (*corev1.Pod, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod, w.gone
+}
+
+// objectChanged marks the worker if its pod refers to the object.
+func (w *worker) objectChanged(kind, namespace, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.pod.Namespace == namespace && spec.Uses(w.pod, kind, name) {
+		w.dirty = true
+		w.poke()
+	}
+}
+
+// run is the worker's life; it ends when nothing of the pod is left or with
+// ctx.
+func (w *worker) run(ctx context.Context) {
+	w.probes = probe.New(probe.Config{
+		Exec: w.k.runtime, Changed: w.poke, Failed: w.probeFailed, Spread: false,
+	})
+	defer w.wg.Wait()
+	defer w.probes.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-w.results:
+			w.take(r)
+			continue
+		case <-w.signal:
+		case <-timer.C:
+		}
+		next, done := w.step(ctx)
+		if done {
+			return
+		}
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(max(time.Until(next), time.Millisecond))
+		}
+	}
+}
+
+// take tells the machine how an action ended.
+func (w *worker) take(r result) {
+	now := time.Now()
+	switch {
+	case r.failure != nil:
+		w.machine.Failed(*r.failure, now)
+		if at := now.Add(time.Second); w.retryAt.IsZero() || at.Before(w.retryAt) {
+			w.retryAt = at
+		}
+	case r.action.Op != "":
+		w.machine.Done(r.action)
+	}
+	if !r.refresh.IsZero() {
+		w.refreshAt = r.refresh
+	}
+	if r.last {
+		w.busy = nil
+	}
+	w.poke()
+}
+
+// earliest returns the earlier of two times, where zero is never.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// step looks once and acts. It returns when to look again.
+func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
+	now := time.Now()
+	sandboxes, containers, err := w.k.runtime.Pod(ctx, w.pod.UID)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.k.log.DebugContext(ctx, "runtime not read", "pod", w.name(), "err", err)
+		}
+		return now.Add(time.Second), false
+	}
+	w.mu.Lock()
+	pod, gone, dirty := w.pod, w.gone, w.dirty
+	w.dirty = false
+	w.sandboxes, w.containers = sandboxes, containers
+	w.mu.Unlock()
+	if gone && !w.k.cfg.Kit.Settled() {
+		return now.Add(time.Second), false // adopt, delete nothing
+	}
+	if !w.adopted {
+		w.adopted = true
+		w.adopt(containers)
+	}
+	if dirty {
+		w.machine.Retry()
+		w.refreshAt = now
+	}
+	w.syncProbes(ctx, pod, sandboxes, containers)
+	plan := w.machine.Plan(w.input(pod, gone, sandboxes, containers), now)
+	w.perform(ctx, pod, plan, sandboxes)
+	if plan.Clean && gone {
+		w.k.status.forget(pod.UID)
+		return time.Time{}, true
+	}
+	if !gone && !w.orphan {
+		w.k.status.set(pod, &plan.Status, plan.Clean)
+	}
+	next = earliest(plan.Wake, w.refresh(ctx, pod, plan, now))
+	if w.retryAt.After(now) {
+		next = earliest(next, w.retryAt)
+	} else {
+		w.retryAt = time.Time{}
+	}
+	return next, false
+}
+
+// adopt spreads the first probes of containers that were found running.
+func (w *worker) adopt(containers []lifecycle.Container) {
+	if slices.ContainsFunc(containers, func(c lifecycle.Container) bool { return c.State == lifecycle.Running }) {
+		w.probes.Stop()
+		w.probes = probe.New(probe.Config{Exec: w.k.runtime, Changed: w.poke, Failed: w.probeFailed, Spread: true})
+	}
+}
+
+func (w *worker) input(pod *corev1.Pod, gone bool, sandboxes []lifecycle.Sandbox, containers []lifecycle.Container) lifecycle.Input {
+	in := lifecycle.Input{
+		Pod: pod, Sandboxes: sandboxes, Containers: containers, Probes: w.probes.Results(), Gone: gone,
+		Busy: w.busy != nil, Runtime: w.k.node.runtimeName(), HostIPs: w.k.cfg.hostIPs(),
+	}
+	if !w.k.cfg.Kit.Settled() && ownedBy(pod, "StatefulSet") {
+		in.HoldSandbox = "it must not run twice, and the cluster has not confirmed it yet"
+	}
+	if len(sandboxes) == 0 && len(containers) == 0 && pod.Status.StartTime == nil {
+		in.Rejected = w.k.admit(pod)
+	}
+	return in
+}
+
+func ownedBy(pod *corev1.Pod, kind string) bool {
+	for _, o := range pod.OwnerReferences {
+		if o.Controller != nil && *o.Controller && o.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// syncProbes probes what runs.
+func (w *worker) syncProbes(ctx context.Context, pod *corev1.Pod, sandboxes []lifecycle.Sandbox, containers []lifecycle.Container) {
+	var targets []probe.Target
+	for i := range containers {
+		c := &containers[i]
+		s := spec.Container(pod, c.Name)
+		if c.State != lifecycle.Running || s == nil || pod.DeletionTimestamp != nil ||
+			(s.StartupProbe == nil && s.ReadinessProbe == nil && s.LivenessProbe == nil) {
+			continue
+		}
+		targets = append(targets, probe.Target{ID: c.ID, Container: s, IP: w.address(pod, sandboxes), Started: c.StartedAt})
+	}
+	w.probes.Sync(ctx, targets)
+}
+
+// address is where the pod answers.
+func (w *worker) address(pod *corev1.Pod, sandboxes []lifecycle.Sandbox) string {
+	if pod.Spec.HostNetwork {
+		return w.k.cfg.NodeIPs[0].String()
+	}
+	if len(sandboxes) > 0 && len(sandboxes[0].IPs) > 0 {
+		return sandboxes[0].IPs[0]
+	}
+	return ""
+}
+
+// perform starts the plan's actions.
+func (w *worker) perform(ctx context.Context, pod *corev1.Pod, plan lifecycle.Plan, sandboxes []lifecycle.Sandbox) {
+	var list []lifecycle.Action
+	for _, a := range plan.Actions {
+		if a.Op == lifecycle.Kill {
+			w.wg.Go(func() { w.send(ctx, result{action: a, failure: w.kill(ctx, pod, a)}) })
+		} else {
+			list = append(list, a)
+		}
+	}
+	if w.busy != nil {
+		if pod.DeletionTimestamp != nil || plan.Stopped {
+			w.busy() // a pull for a pod that goes away helps nobody
+		}
+		return
+	}
+	if len(list) == 0 {
+		return
+	}
+	opCtx, cancel := context.WithCancel(ctx)
+	w.busy = cancel
+	shown := w.withAddresses(pod, sandboxes)
+	w.wg.Go(func() {
+		defer cancel()
+		defer w.send(ctx, result{last: true})
+		for _, a := range list {
+			r := w.do(opCtx, shown, a)
+			w.send(ctx, r)
+			if r.failure != nil && a.Op != lifecycle.Start {
+				return
+			}
+		}
+	})
+}
+
+// send hands a result to the loop, unless that is over.
+func (w *worker) send(ctx context.Context, r result) {
+	select {
+	case w.results <- r:
+	case <-ctx.Done():
+	}
+}
+
+// withAddresses is the pod with the addresses that it has now, which its
+// status in the API may not show yet.
+func (w *worker) withAddresses(pod *corev1.Pod, sandboxes []lifecycle.Sandbox) *corev1.Pod {
+	out := pod.DeepCopy()
+	hosts := w.k.cfg.hostIPs()
+	out.Status.HostIP, out.Status.HostIPs = hosts[0], nil
+	for _, ip := range hosts {
+		out.Status.HostIPs = append(out.Status.HostIPs, corev1.HostIP{IP: ip})
+	}
+	ips := hosts
+	if !pod.Spec.HostNetwork {
+		if len(sandboxes) == 0 || len(sandboxes[0].IPs) == 0 {
+			return out
+		}
+		ips = sandboxes[0].IPs
+	}
+	out.Status.PodIP, out.Status.PodIPs = ips[0], nil
+	for _, ip := range ips {
+		out.Status.PodIPs = append(out.Status.PodIPs, corev1.PodIP{IP: ip})
+	}
+	return out
+}
+
+// refresh brings volumes of a running pod up to date when they are due, and
+// returns when that will be.
+func (w *worker) refresh(ctx context.Context, pod *corev1.Pod, plan lifecycle.Plan, now time.Time) time.Time {
+	w.mu.Lock()
+	live := len(w.sandboxes) > 0 && w.sandboxes[0].Ready
+	w.mu.Unlock()
+	if w.refreshAt.IsZero() || plan.Stopped || pod.DeletionTimestamp != nil || !live || w.busy != nil {
+		return time.Time{}
+	}
+	if now.Before(w.refreshAt) {
+		return w.refreshAt
+	}
+	w.refreshAt = time.Time{}
+	opCtx, cancel := context.WithCancel(ctx)
+	w.busy = cancel
+	w.mu.Lock()
+	shown := w.withAddresses(pod, w.sandboxes)
+	w.mu.Unlock()
+	w.wg.Go(func() {
+		defer cancel()
+		_, again, err := w.k.volumes.Ensure(opCtx, shown)
+		if err != nil {
+			if opCtx.Err() == nil {
+				w.event(corev1.EventTypeWarning, "FailedMount", "Mounting", err.Error(), "")
+			}
+			again = time.Now().Add(time.Minute)
+		}
+		w.send(ctx, result{last: true, refresh: again})
+	})
+	return time.Time{}
+}
+
+func (w *worker) name() string {
+	p, _ := w.current()
+	return p.Namespace + "/" + p.Name
+}
