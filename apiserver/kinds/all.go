@@ -1,0 +1,14 @@
+package kinds
+
+import "skein.dev/skein/apiserver/registry"
+
+// All declares every kind that is served.
+func All() []registry.Kind {
+	return []registry.Kind{
+		Namespace(), Node(), Pod(), Service(), Endpoints(), ConfigMap(), Secret(), ServiceAccount(), Event(),
+		EndpointSlice(), Lease(),
+		Deployment(), ReplicaSet(),
+		Role(), ClusterRole(), RoleBinding(), ClusterRoleBinding(),
+		Peer(),
+	}
+}
