@@ -201,7 +201,7 @@ func TestAForeignProcessIsNeitherAdoptedNorEnded(t *testing.T) {
 			for _, g := range before.Guards {
 				must(t, unix.Kill(g.PID, unix.SIGKILL))
 			}
-			path := filepath.Join(b.cfg.StateDir, "guard.json")
+			path := filepath.Join(b.cfg.StateDir, "guard-processes.json")
 			raw, err := os.ReadFile(path)
 			must(t, err)
 			var rec map[string]any

@@ -31,7 +31,7 @@ type entry struct {
 
 // openRecord reads the record in dir. One of another boot names nobody.
 func openRecord(dir, boot string) (*record, error) {
-	r := &record{path: filepath.Join(dir, "guard.json"), data: recordData{BootID: boot, Processes: map[string]entry{}}}
+	r := &record{path: filepath.Join(dir, "guard-processes.json"), data: recordData{BootID: boot, Processes: map[string]entry{}}}
 	b, err := os.ReadFile(r.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return r, nil
