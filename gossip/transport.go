@@ -29,7 +29,19 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-// newTransport starts reading. It ends with Shutdown; ctx only ends dialing.
+// stream is a dialed connection that ends with Run.
+type stream struct {
+	net.Conn
+	stop func() bool
+}
+
+// Close implements net.Conn.
+func (s *stream) Close() error {
+	s.stop()
+	return s.Conn.Close() //nolint:wrapcheck // a net.Conn returns its conn's errors
+}
+
+// newTransport starts reading. It ends with Shutdown; ctx ends dialing and what was dialed.
 func newTransport(ctx context.Context, cfg Config) *transport {
 	t := &transport{
 		self:    netip.AddrPortFrom(cfg.Self.Addresses[0], cfg.Self.Port),
@@ -37,7 +49,17 @@ func newTransport(ctx context.Context, cfg Config) *transport {
 		dial: func(addr netip.AddrPort, timeout time.Duration) (net.Conn, error) {
 			dctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			return cfg.Dialer.Dial(dctx, addr)
+			c, err := cfg.Dialer.Dial(dctx, addr)
+			if err != nil {
+				return nil, fmt.Errorf("dial stream: %w", err)
+			}
+			// memberlist writes to a stream before it sets a deadline, and
+			// nobody else would end a stream whose other end has gone silent.
+			if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+				_ = c.Close()
+				return nil, fmt.Errorf("dial stream: %w", err)
+			}
+			return &stream{Conn: c, stop: context.AfterFunc(ctx, func() { _ = c.Close() })}, nil
 		},
 		in:    make(chan *memberlist.Packet, 256),
 		conns: make(chan net.Conn, 16),
