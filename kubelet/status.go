@@ -193,3 +193,13 @@ func mergeConditions(live, ours []corev1.PodCondition) []corev1.PodCondition {
 	}
 	return out
 }
+
+// latest returns a copy of the status that was last asked for.
+func (s *statusWriter) latest(uid types.UID) *corev1.PodStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.want[uid]; w != nil && w.status != nil {
+		return w.status.DeepCopy()
+	}
+	return nil
+}

@@ -26,10 +26,10 @@ type worker struct {
 	wg      sync.WaitGroup
 
 	// of the loop only
-	busy       context.CancelFunc // ends the list that is being done
-	refreshAt  time.Time
-	retryAt    time.Time
-	adopted    bool
+	busy      context.CancelFunc // ends the list that is being done
+	refreshAt time.Time
+	retryAt   time.Time
+	adopted   bool
 
 	mu         sync.Mutex // guards the fields below
 	pod        *corev1.Pod

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,11 +52,12 @@ type Client struct {
 	exits  exitCache
 }
 
-// Open prepares a connection to the unix socket at path for the node of that
+// Open prepares a connection to the unix socket at path (with or without
+// unix:// before it) for the node of that
 // name. It does not wait for the runtime: calls fail until it is there.
 // Close ends it.
 func Open(path, node string) (*Client, error) {
-	conn, err := grpc.NewClient("unix:"+path,
+	conn, err := grpc.NewClient("unix:"+strings.TrimPrefix(path, "unix://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{

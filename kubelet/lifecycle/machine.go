@@ -95,7 +95,7 @@ func (m *Machine) Failed(f Failure, now time.Time) {
 	key := f.Action.Name
 	if f.Action.Op == Kill {
 		delete(m.kills, f.Action.ID) // the next plan asks again
-		key = "\x00kill" // no container's name
+		key = "\x00kill"             // no container's name
 	}
 	w := m.waiting[key]
 	if w == nil {

@@ -130,7 +130,9 @@ func (v *view) conditions(st *corev1.PodStatus, initsDone bool) {
 	}
 }
 
-func named(format string, names []string) string { return fmt.Sprintf(format, strings.Join(names, " ")) }
+func named(format string, names []string) string {
+	return fmt.Sprintf(format, strings.Join(names, " "))
+}
 
 func (v *view) incomplete() []string {
 	var names []string
