@@ -17,7 +17,10 @@ import (
 	"skein.dev/skein/controllers/deployment"
 	"skein.dev/skein/controllers/endpoints"
 	"skein.dev/skein/controllers/endpointslice"
+	"skein.dev/skein/controllers/gc"
+	"skein.dev/skein/controllers/namespace"
 	"skein.dev/skein/controllers/nodelifecycle"
+	"skein.dev/skein/controllers/podgc"
 	"skein.dev/skein/controllers/replicaset"
 	"skein.dev/skein/controllers/run"
 	"skein.dev/skein/controllers/serviceaccount"
@@ -62,6 +65,13 @@ func New(cfg Config) (*Controllers, error) {
 		func() (run.Controller, error) { return endpoints.New(kit) },
 		func() (run.Controller, error) { return serviceaccount.New(kit, cfg.RootCA) },
 		func() (run.Controller, error) { return nodelifecycle.New(kit, cfg.Members) },
+		func() (run.Controller, error) { return podgc.New(kit) },
+	}
+	if cfg.Metadata != nil {
+		makers = append(makers,
+			func() (run.Controller, error) { return namespace.New(kit, cfg.Metadata) },
+			func() (run.Controller, error) { return gc.New(kit, cfg.Metadata) },
+		)
 	}
 	var all []run.Controller
 	for _, mk := range makers {

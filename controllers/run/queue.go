@@ -32,7 +32,11 @@ func newQueue(cfg *Config, c *Controller, p *pulse) *queue {
 	}
 }
 
-func (q *queue) run(ctx context.Context) error {
+func (q *queue) run(ctx context.Context, rev uint64) error {
+	if !q.await(ctx, rev) {
+		q.work.ShutDown()
+		return nil
+	}
 	if q.c.Reset != nil {
 		q.c.Reset()
 	}

@@ -87,8 +87,8 @@ type Loop struct {
 // New checks cfg.
 func New(cfg Config) (*Loop, error) {
 	for i, c := range cfg.Controllers {
-		if c.Name == "" || c.Reconcile == nil || len(c.Reads) == 0 {
-			return nil, fmt.Errorf("controller %d %q: name, reads and reconcile are required", i, c.Name)
+		if c.Name == "" || c.Reconcile == nil || (len(c.Reads) == 0 && c.Feed == nil) {
+			return nil, fmt.Errorf("controller %d %q: name, reconcile, and reads or a feed are required", i, c.Name)
 		}
 		for j, s := range c.Reads {
 			if s.Informer == nil {
@@ -115,7 +115,7 @@ const Heartbeat = 400 * time.Millisecond
 // ErrPanicked is wrapped by the error of a Run whose feed panicked.
 var ErrPanicked = errors.New("panicked")
 
-// Run waits for the informers, then runs all controllers until ctx ends and
+// Run runs every controller, once its informers are there, until ctx ends and
 // returns nil; none of its goroutines survives it. progress is called at
 // least every Heartbeat as long as no reconcile hangs; nil is allowed. An
 // error means that the role had better move. Run may be called again.
@@ -124,20 +124,15 @@ func (l *Loop) Run(ctx context.Context, fence role.Fence, progress func()) error
 	p := &pulse{progress: progress, hung: l.cfg.Hung}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { p.run(gctx); return nil })
-	g.Go(func() error {
-		if err := l.await(gctx, fence); err != nil {
-			return err
-		}
-		if gctx.Err() != nil {
-			return nil
-		}
-		l.cfg.Log.InfoContext(gctx, "controllers start", "fence", fence.String(), "controllers", len(l.cfg.Controllers))
-		for i := range l.cfg.Controllers {
-			q := newQueue(&l.cfg, &l.cfg.Controllers[i], p)
-			g.Go(func() error { return q.run(gctx) })
-		}
-		return nil
-	})
+	var rev uint64
+	if l.cfg.MinRevision != nil {
+		rev = l.cfg.MinRevision(fence)
+	}
+	l.cfg.Log.InfoContext(ctx, "controllers start", "fence", fence.String(), "controllers", len(l.cfg.Controllers))
+	for i := range l.cfg.Controllers {
+		q := newQueue(&l.cfg, &l.cfg.Controllers[i], p)
+		g.Go(func() error { return q.run(gctx, rev) })
+	}
 	err := g.Wait()
 	if ctx.Err() != nil {
 		return nil
@@ -145,29 +140,28 @@ func (l *Loop) Run(ctx context.Context, fence role.Fence, progress func()) error
 	return err
 }
 
-// await blocks until every informer has synced and has reached the fence's
-// revision.
-func (l *Loop) await(ctx context.Context, fence role.Fence) error {
-	var all []cache.SharedIndexInformer
-	for _, c := range l.cfg.Controllers {
-		for _, s := range c.Reads {
-			all = append(all, s.Informer)
-		}
-	}
-	var rev uint64
-	if l.cfg.MinRevision != nil {
-		rev = l.cfg.MinRevision(fence)
+// await blocks until the controller's informers have synced and have reached
+// the fence's revision; false: ctx has ended. Each controller waits for its
+// own sources only: a kind that is not served idles those that need it.
+func (q *queue) await(ctx context.Context, rev uint64) bool {
+	all := make([]cache.SharedIndexInformer, 0, len(q.c.Reads))
+	for _, s := range q.c.Reads {
+		all = append(all, s.Informer)
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	slow := time.NewTimer(10 * time.Second)
+	defer slow.Stop()
 	for !reached(all, rev) {
 		select {
 		case <-ctx.Done():
-			return nil
+			return false
+		case <-slow.C:
+			q.cfg.Log.WarnContext(ctx, "controller waits for its informers", "controller", q.c.Name, "revision", rev)
 		case <-tick.C:
 		}
 	}
-	return nil
+	return ctx.Err() == nil
 }
 
 func reached(all []cache.SharedIndexInformer, rev uint64) bool {
@@ -181,6 +175,9 @@ func reached(all []cache.SharedIndexInformer, rev uint64) bool {
 
 // object returns the primary object of key, or nil.
 func (c *Controller) object(key Key) runtime.Object {
+	if len(c.Reads) == 0 {
+		return nil
+	}
 	name := key.String()
 	if key.Namespace == "" {
 		name = key.Name
