@@ -1,13 +1,14 @@
 package network
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"skein.dev/skein/network/cni"
 	"skein.dev/skein/network/ns"
@@ -34,53 +35,65 @@ func (e *events) drain() {
 	}
 }
 
-// wait returns when the subscriptions have ended, after their context.
+// wait returns when the subscription has ended, after its context.
 func (e *events) wait() { e.done.Wait() }
 
+// subscribe opens one socket for all kinds of events. netlink's own
+// subscriptions block in the kernel, where closing does not wake them.
 func (n *Network) subscribe(ctx context.Context) (*events, error) {
 	h, err := ns.Open(n.cfg.NetNS)
 	if err != nil {
 		return nil, err
 	}
-	defer closeHandle(h) //nolint:errcheck // the sockets are open by now
-	where := &h
-	if !h.IsOpen() {
-		none := netns.None()
-		where = &none
+	cfg := &netlink.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR |
+		unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE}
+	if h.IsOpen() {
+		defer h.Close()
+		cfg.NetNS = int(h)
+	}
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to network changes: %w", err)
 	}
 	e := &events{wake: make(chan struct{}, 1)}
-	// A lost event (the socket's buffer overflowed) means: look at all.
-	lost := func(error) { e.signal() }
-	links, addrs, routes := make(chan netlink.LinkUpdate), make(chan netlink.AddrUpdate), make(chan netlink.RouteUpdate)
-	stop := make(chan struct{})
-	context.AfterFunc(ctx, func() { close(stop) })
-	if err := netlink.LinkSubscribeWithOptions(links, stop, netlink.LinkSubscribeOptions{Namespace: where, ErrorCallback: lost}); err != nil {
-		return nil, fmt.Errorf("subscribe to links: %w", err)
-	}
-	if err := netlink.AddrSubscribeWithOptions(addrs, stop, netlink.AddrSubscribeOptions{Namespace: where, ErrorCallback: lost}); err != nil {
-		return nil, fmt.Errorf("subscribe to addresses: %w", err)
-	}
-	if err := netlink.RouteSubscribeWithOptions(routes, stop, netlink.RouteSubscribeOptions{Namespace: where, ErrorCallback: lost}); err != nil {
-		return nil, fmt.Errorf("subscribe to routes: %w", err)
-	}
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	e.done.Go(func() {
-		for u := range links {
-			if !strings.HasPrefix(u.Attrs().Name, cni.LinkPrefix) {
-				e.signal()
+		defer stop()
+		for ctx.Err() == nil {
+			msgs, err := c.Receive()
+			if err != nil && !errors.Is(err, unix.ENOBUFS) {
+				if ctx.Err() == nil {
+					n.log.WarnContext(ctx, "cannot hear of network changes", "err", err)
+				}
+				return
 			}
-		}
-	})
-	e.done.Go(func() {
-		for range addrs {
-			e.signal()
-		}
-	})
-	e.done.Go(func() {
-		for u := range routes {
-			if u.Protocol == RouteProtocol {
+			// With ENOBUFS events were lost: look at everything.
+			if err != nil || concerns(msgs) {
 				e.signal()
 			}
 		}
 	})
 	return e, nil
+}
+
+// concerns reports whether one of the messages is about more than a pod.
+func concerns(msgs []netlink.Message) bool {
+	for _, m := range msgs {
+		switch m.Header.Type {
+		case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+			return true
+		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+			// The name is an attribute; no other one holds our prefix
+			// after the attribute's header.
+			if !bytes.Contains(m.Data, append([]byte{unix.IFLA_IFNAME, 0}, cni.LinkPrefix...)) {
+				return true
+			}
+		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+			const protocol = 5 // offset in struct rtmsg
+			if len(m.Data) > protocol && m.Data[protocol] == RouteProtocol {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -145,10 +145,8 @@ func (k *kernel) local(want []netip.Addr, settled bool) error {
 		if len(want) == 0 {
 			return nil
 		}
-		la := netlink.NewLinkAttrs()
-		la.Name, la.Flags = LocalLink, net.FlagUp
-		if err := k.nl.LinkAdd(&netlink.Dummy{LinkAttrs: la}); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("create link %s: %w", LocalLink, err)
+		if err := k.createLocal(); err != nil {
+			return err
 		}
 		l, err = k.nl.LinkByName(LocalLink)
 	}
@@ -156,6 +154,21 @@ func (k *kernel) local(want []netip.Addr, settled bool) error {
 		return fmt.Errorf("find link %s: %w", LocalLink, err)
 	}
 	return k.addresses(l, want, unix.RT_SCOPE_HOST, settled)
+}
+
+// createLocal makes an interface that leads nowhere: a dummy, or where the
+// kernel has none a bridge without ports, which is as good.
+func (k *kernel) createLocal() error {
+	la := netlink.NewLinkAttrs()
+	la.Name, la.Flags = LocalLink, net.FlagUp
+	err := k.nl.LinkAdd(&netlink.Dummy{LinkAttrs: la})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = k.nl.LinkAdd(&netlink.Bridge{LinkAttrs: la})
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("create link %s: %w", LocalLink, err)
+	}
+	return nil
 }
 
 // addresses makes want the addresses of l, link-local ones aside, and sets it
