@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -84,9 +85,8 @@ func (n *node) hold(t *testing.T, self string) {
 func (n *node) start(t *testing.T) {
 	t.Helper()
 	p := n.engine.Process()
-	nsenter := []string{fmt.Sprintf("--net=/proc/%d/ns/net", n.holder), fmt.Sprintf("--mount=/proc/%d/ns/mnt", n.holder), "--"}
-	shell := []string{"bash", "-c", `exec -a "$0" "$@"`, p.Argv[0], p.Path}
-	n.ctd = exec.Command("nsenter", append(append(nsenter, shell...), p.Argv[1:]...)...)
+	n.ctd = exec.Command("/proc/self/exe")
+	n.ctd.Args = append([]string{"enter", strconv.Itoa(n.holder), p.Path}, p.Argv...)
 	n.ctd.Env = p.Env
 	n.ctd.Stdout, n.ctd.Stderr = n.log, n.log
 	must(t, n.ctd.Start())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -25,6 +26,8 @@ func TestMain(m *testing.M) {
 		_, err := os.Stdin.Read(make([]byte, 1))
 		_ = err // the end of stdin is what it waits for
 		os.Exit(0)
+	case "enter": // PID of the holder, program, its arguments
+		exit(enter(os.Args[1], os.Args[2], os.Args[3:]))
 	case testPlugin:
 		exit(plugin(os.Getenv("CNI_COMMAND"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME")))
 	}
@@ -42,6 +45,28 @@ func exit(err error) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// enter becomes the program inside the network and mount namespaces of a
+// process.
+func enter(pid, program string, argv []string) error {
+	runtime.LockOSThread() // the thread that changes namespaces executes
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("leave the other threads' root: %w", err)
+	}
+	for _, ns := range []struct {
+		name string
+		kind int
+	}{{"net", unix.CLONE_NEWNET}, {"mnt", unix.CLONE_NEWNS}} { // mounts last: they may hide /proc
+		fd, err := unix.Open("/proc/"+pid+"/ns/"+ns.name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open namespace: %w", err)
+		}
+		if err := unix.Setns(fd, ns.kind); err != nil {
+			return fmt.Errorf("enter namespace %s: %w", ns.name, err)
+		}
+	}
+	return unix.Exec(program, argv, os.Environ())
 }
 
 // plugin is a CNI plugin that gives a pod a link with an address, to nowhere.

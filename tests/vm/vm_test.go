@@ -1,0 +1,109 @@
+//go:build linux && vm
+
+package vm_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"skein.dev/skein/tests/vm"
+)
+
+// modules are what Debian loads by itself when skein asks for it: the guest
+// has no modprobe.
+func modules() []string {
+	return []string{
+		"overlay", "veth", "bridge", "vxlan", "dummy",
+		"crc32c_generic", "libcrc32c", "nf_conntrack", "nf_conntrack_netlink", "nf_tables", "nft_chain_nat", "nft_nat",
+		"nft_masq", "nft_ct", "nft_numgen", "nft_hash", "nft_reject", "nft_reject_inet", "nft_fib", "nft_fib_inet",
+		"nft_redir", "nft_limit", "nft_objref", "nft_log", "nft_socket",
+	}
+}
+
+// root is the root of the module.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func command(t *testing.T, name string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = root(t)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+// newGuest is a guest with an init, a busybox and the modules; the rest is
+// the test's.
+func newGuest(t *testing.T) *vm.Guest {
+	t.Helper()
+	command(t, "provision/deps.sh", "vm")
+	kernel, err := vm.FetchKernel(t.Context(), filepath.Join(root(t), "build", "vm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	initProgram := filepath.Join(dir, "init")
+	command(t, "go", "build", "-ldflags", "-s -w", "-o", initProgram, "./tests/vm/init")
+	return &vm.Guest{Kernel: kernel, Modules: modules(), Init: initProgram, Busybox: busybox, Dir: dir, Console: console{t}}
+}
+
+// console shows what a guest writes as it comes.
+type console struct{ t *testing.T }
+
+func (c console) Write(b []byte) (int, error) { return c.t.Output().Write(b) }
+
+// need fails the test when what `make` builds first is missing.
+func need(t *testing.T, path string) string {
+	t.Helper()
+	path = filepath.Join(root(t), path)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v; run: make build images", err)
+	}
+	return path
+}
+
+func boot(t *testing.T, g *vm.Guest) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if err := g.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The tests of engine and guard, which need a real kernel, run in the guest as
+// they are: on cgroup v2 and with every capability.
+func TestVMEngineAndGuardOnCgroupV2(t *testing.T) {
+	g := newGuest(t)
+	need(t, "engine/programs/bin/runc")
+	for _, pkg := range []string{"engine", "guard"} {
+		command(t, "go", "test", "-c", "-ldflags", "-s -w", "-o", filepath.Join(g.Dir, pkg+".test"), "./"+pkg)
+	}
+	g.Fill = func(r *vm.Tree) {
+		for _, pkg := range []string{"engine", "guard"} {
+			r.File("tests/"+pkg+".test", filepath.Join(g.Dir, pkg+".test"))
+		}
+	}
+	g.Steps = []vm.Step{
+		{Name: "cgroup v2", Script: "cat /sys/fs/cgroup/cgroup.controllers; grep cgroup2 /proc/mounts"},
+		{Name: "loopback", Script: "ip link set lo up"},
+		{Name: "engine", Script: "cd /tests; ./engine.test -test.v -test.timeout 4m"},
+		{Name: "guard", Script: "cd /tests; ./guard.test -test.v -test.timeout 4m"},
+	}
+	boot(t, g)
+}
