@@ -40,9 +40,9 @@ type Config struct {
 	// Enabled says which controllers run, by upstream's names such as
 	// "replicaset-controller"; nil: all.
 	Enabled func(name string) bool
-	// MinRevision tells the revision of a fence's assignment, which all
-	// informers must have reached before the first reconcile (their sources
-	// must send bookmarks). Nil or 0: their first sync is enough.
+	// MinRevision tells the revision of a fence's assignment, which informers
+	// should show before the first reconcile: see [run.Config]. Nil or 0:
+	// their first sync is enough.
 	MinRevision func(role.Fence) uint64
 }
 

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
 
 	"skein.dev/skein/api/component"
@@ -57,13 +56,13 @@ func (m *members) set(n member.Name, s member.State) {
 
 type cluster struct {
 	*testing.T
-	client  *fake.Clientset
+	client  *fakeAPI
 	members *members
 }
 
 func start(t *testing.T, objects ...runtime.Object) *cluster {
 	t.Helper()
-	client := fake.NewClientset(objects...)
+	client := newFakeAPI(t, objects...)
 	c := &cluster{T: t, client: client, members: &members{
 		peers: map[member.Name]member.State{"n1": member.Alive, "n2": member.Alive, "n3": member.Alive}, changed: make(chan struct{}),
 	}}
@@ -136,11 +135,15 @@ func (c *cluster) kubelet() {
 				}
 				n++
 				p.Spec.NodeName = nodes[n%3]
+				p, err := c.client.CoreV1().Pods("default").Update(ctx, p, metav1.UpdateOptions{})
+				if err != nil {
+					continue
+				}
 				p.Status = corev1.PodStatus{
 					Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: fmt.Sprintf("10.0.0.%d", n)}},
 					Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}},
 				}
-				_, _ = c.client.CoreV1().Pods("default").Update(ctx, p, metav1.UpdateOptions{})
+				_, _ = c.client.CoreV1().Pods("default").UpdateStatus(ctx, p, metav1.UpdateOptions{})
 			}
 			select {
 			case <-ctx.Done():
@@ -334,7 +337,7 @@ func TestPodsOfADeadPeerMoveAndUniqueOnesWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Spec.Taints = live.Spec.Taints
-	if _, err := c.client.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{}); err != nil {
+	if _, err := c.client.CoreV1().Nodes().UpdateStatus(t.Context(), n, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c.wait("the taints are gone", func() bool {

@@ -31,9 +31,11 @@ type Config struct {
 	// their claims and storage classes. Without it pods are placed as if
 	// they had no claims.
 	Volumes bool
-	// MinRevision tells the revision of a fence's assignment, which all
-	// informers must have reached before the first decision (their sources
-	// must send bookmarks). Nil or 0: their first sync is enough.
+	// MinRevision tells the revision of a fence's assignment, which the local
+	// replica has applied already; the first decision waits until every
+	// informer shows it, but no longer than two seconds, because the informer
+	// of a kind that nobody writes learns of revisions only by bookmarks. Nil
+	// or 0: the informers' first sync is enough.
 	MinRevision func(role.Fence) uint64
 	// Binds is how many bindings may be under way at once; 0 means 32.
 	Binds int
@@ -122,8 +124,12 @@ func (s *Scheduler) Run(ctx context.Context, fence role.Fence, progress func()) 
 	return nil
 }
 
-// await blocks until the informers have synced and reached the fence's
-// revision; false: ctx has ended.
+// catchUp is how long informers that have synced may take to show a revision
+// that the replica they read has applied.
+const catchUp = 2 * time.Second
+
+// await blocks until the informers have synced and have reached the fence's
+// revision or have had time to; false: ctx has ended.
 func (s *Scheduler) await(ctx context.Context, fence role.Fence, progress func()) bool {
 	var rev uint64
 	if s.cfg.MinRevision != nil {
@@ -131,13 +137,18 @@ func (s *Scheduler) await(ctx context.Context, fence role.Fence, progress func()
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	var since time.Time
 	for i := 0; ; i++ {
-		ready := true
+		synced, shown := true, true
 		for _, inf := range s.sources() {
 			n, err := strconv.ParseUint(inf.GetIndexer().LastStoreSyncResourceVersion(), 10, 64)
-			ready = ready && inf.HasSynced() && (rev == 0 || (err == nil && n >= rev))
+			synced = synced && inf.HasSynced()
+			shown = shown && (rev == 0 || (err == nil && n >= rev))
 		}
-		if ready {
+		if synced && since.IsZero() {
+			since = time.Now()
+		}
+		if synced && (shown || time.Since(since) > catchUp) {
 			return true
 		}
 		if i%10 == 0 {

@@ -68,9 +68,11 @@ type Config struct {
 	Controllers []Controller
 	Log         *slog.Logger         // nil discards
 	Recorder    events.EventRecorder // nil: no Events
-	// MinRevision tells the revision of a fence's assignment; the loop waits
-	// until every informer has reached it (their sources must send
-	// bookmarks). Nil or 0: the informers' first sync is enough.
+	// MinRevision tells the revision of a fence's assignment, which the local
+	// replica has applied already; the loop waits until every informer shows
+	// it, but no longer than [CatchUp], because the informer of a kind that
+	// nobody writes learns of revisions only by bookmarks. Nil or 0: the
+	// informers' first sync is enough.
 	MinRevision func(role.Fence) uint64
 	// Hung is how long a reconcile may overstay its timeout until progress
 	// is withheld; 0 means 5 s.
@@ -140,8 +142,12 @@ func (l *Loop) Run(ctx context.Context, fence role.Fence, progress func()) error
 	return err
 }
 
+// CatchUp is how long informers that have synced may take to show a revision
+// that the replica they read has applied.
+const CatchUp = 2 * time.Second
+
 // await blocks until the controller's informers have synced and have reached
-// the fence's revision; false: ctx has ended. Each controller waits for its
+// the fence's revision or have had time to; false: ctx has ended. Each controller waits for its
 // own sources only: a kind that is not served idles those that need it.
 func (q *queue) await(ctx context.Context, rev uint64) bool {
 	all := make([]cache.SharedIndexInformer, 0, len(q.c.Reads))
@@ -152,7 +158,15 @@ func (q *queue) await(ctx context.Context, rev uint64) bool {
 	defer tick.Stop()
 	slow := time.NewTimer(10 * time.Second)
 	defer slow.Stop()
+	var synced time.Time
 	for !reached(all, rev) {
+		if synced.IsZero() && reached(all, 0) {
+			synced = time.Now()
+		}
+		if !synced.IsZero() && time.Since(synced) > CatchUp {
+			q.cfg.Log.DebugContext(ctx, "controller starts without having seen the revision", "controller", q.c.Name, "revision", rev)
+			break
+		}
 		select {
 		case <-ctx.Done():
 			return false
