@@ -53,8 +53,18 @@ func sessionAffinity(s *corev1.ServiceSpec) {
 	}
 }
 
-// Secret defaults a secret's type.
-func Secret(s *corev1.Secret) { set(&s.Type, corev1.SecretTypeOpaque) }
+// Secret defaults a secret's type, and makes the write-only plain strings part
+// of the data.
+func Secret(s *corev1.Secret) {
+	set(&s.Type, corev1.SecretTypeOpaque)
+	if len(s.StringData) > 0 && s.Data == nil {
+		s.Data = make(map[string][]byte, len(s.StringData))
+	}
+	for key, value := range s.StringData {
+		s.Data[key] = []byte(value)
+	}
+	s.StringData = nil
+}
 
 // ConfigMap gives a config map a data map.
 func ConfigMap(c *corev1.ConfigMap) {
@@ -74,10 +84,18 @@ func Namespace(n *corev1.Namespace) {
 	set(&n.Status.Phase, corev1.NamespaceActive)
 }
 
-// Node makes everything a node has allocatable if the node does not say.
+// Node makes everything a node has allocatable if the node does not say, and
+// keeps its first pod range and the list of them equal.
 func Node(n *corev1.Node) {
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
+	}
+	s := &n.Spec
+	switch {
+	case s.PodCIDR == "" && len(s.PodCIDRs) > 0:
+		s.PodCIDR = s.PodCIDRs[0]
+	case s.PodCIDR != "" && (len(s.PodCIDRs) == 0 || s.PodCIDRs[0] != s.PodCIDR):
+		s.PodCIDRs = []string{s.PodCIDR}
 	}
 	resourceList(n.Status.Capacity)
 	resourceList(n.Status.Allocatable)

@@ -111,9 +111,6 @@ func PodLevelResources(p *corev1.Pod) {
 			r.Limits[name] = sum.DeepCopy()
 		}
 	}
-	if len(r.Limits) == 0 {
-		return
-	}
 	request := func(from corev1.ResourceList, overcommittable bool) {
 		for name, q := range from {
 			if _, ok := r.Requests[name]; ok || !resourcehelper.IsSupportedPodLevelResource(name) || overcommittable && isHugePage(name) {
@@ -127,6 +124,37 @@ func PodLevelResources(p *corev1.Pod) {
 	}
 	request(resourcehelper.AggregateContainerRequests(p, resourcehelper.PodResourcesOptions{}), true)
 	request(r.Limits, false)
+	podLimits(p, r)
+}
+
+// podLimits limits what the pod requests and every container limits: to the
+// sum of the containers' limits, or to the request if that is more.
+func podLimits(p *corev1.Pod, r *corev1.ResourceRequirements) {
+	sums := resourcehelper.AggregateContainerLimits(p, resourcehelper.PodResourcesOptions{})
+	for name, request := range r.Requests {
+		sum, known := sums[name]
+		if _, limited := r.Limits[name]; limited || !known || !resourcehelper.IsSupportedPodLevelResource(name) || !allLimit(&p.Spec, name) {
+			continue
+		}
+		if request.Cmp(sum) > 0 {
+			sum = request
+		}
+		if r.Limits == nil {
+			r.Limits = corev1.ResourceList{}
+		}
+		r.Limits[name] = sum.DeepCopy()
+	}
+}
+
+func allLimit(s *corev1.PodSpec, name corev1.ResourceName) bool {
+	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			if _, ok := list[i].Resources.Limits[name]; !ok {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func isHugePage(name corev1.ResourceName) bool {

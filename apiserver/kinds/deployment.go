@@ -30,9 +30,11 @@ func Deployment() registry.Kind {
 		Strategy: rules[*appsv1.Deployment]{
 			create: func(d *appsv1.Deployment) {
 				d.Status, d.Generation = appsv1.DeploymentStatus{}, 1
+				dropAlpha(&d.Spec.Template.Spec, nil)
 			},
 			update: func(d, old *appsv1.Deployment) {
 				d.Status = old.Status
+				dropAlpha(&d.Spec.Template.Spec, &old.Spec.Template.Spec)
 				// Annotations count because replica sets copy them.
 				bump(&d.ObjectMeta, &old.ObjectMeta, []any{d.Spec, d.Annotations}, []any{old.Spec, old.Annotations})
 			},

@@ -64,7 +64,7 @@ func warnSlice(e, old *discoveryv1.EndpointSlice) []string {
 		w = append(w, "spec.addressType: FQDN endpoints are deprecated")
 	}
 	by := e.Labels[discoveryv1.LabelManagedBy]
-	if by == "endpointslice-controller.k8s.io" || by == "endpointslicemirroring-controller.k8s.io" || e.AddressType == discoveryv1.AddressTypeFQDN {
+	if by == "endpointslice-controller.k8s.io" || by == "endpointslicemirroring-controller.k8s.io" {
 		return w
 	}
 	for i, one := range e.Endpoints {
@@ -117,6 +117,7 @@ func EndpointSlice() registry.Kind {
 			update: func(e, old *discoveryv1.EndpointSlice) {
 				// The generation counts everything but the rest of the metadata.
 				now, before := *e, *old
+				now.TypeMeta, before.TypeMeta = metav1.TypeMeta{}, metav1.TypeMeta{}
 				now.ObjectMeta = metav1.ObjectMeta{Labels: e.Labels}
 				before.ObjectMeta = metav1.ObjectMeta{Labels: old.Labels}
 				if !equality.Semantic.DeepEqual(now, before) {

@@ -22,6 +22,15 @@ func Lease() registry.Kind {
 			return []any{valueOr(l.Spec.HolderIdentity, ""), age(l.CreationTimestamp)}
 		}),
 		Strategy: rules[*coordinationv1.Lease]{
+			// Coordinated leader election is alpha, and off as upstream has it.
+			create: func(l *coordinationv1.Lease) {
+				l.Spec.Strategy, l.Spec.PreferredHolder = nil, nil
+			},
+			update: func(l, old *coordinationv1.Lease) {
+				if old.Spec.Strategy == nil && old.Spec.PreferredHolder == nil {
+					l.Spec.Strategy, l.Spec.PreferredHolder = nil, nil
+				}
+			},
 			validate: validation.Lease, validateUpdate: validation.LeaseUpdate, putCreates: true, needsVersion: true,
 		}.strategy(),
 	}

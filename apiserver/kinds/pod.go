@@ -56,6 +56,7 @@ func createPod(p *corev1.Pod) {
 			Message: "Scheduling is blocked due to non-empty scheduling gates", LastTransitionTime: metav1.Now(),
 		})
 	}
+	dropAlpha(&p.Spec, nil)
 	mergeLabelKeys(p)
 	defaulting.PodLevelResources(p)
 	p.Status.QOSClass = qosClass(p)
@@ -66,6 +67,7 @@ func updatePod(p, old *corev1.Pod) {
 	if p.Spec.Resources == nil && old.Spec.Resources != nil {
 		p.Spec.Resources = old.Spec.Resources.DeepCopy()
 	}
+	dropAlpha(&p.Spec, &old.Spec)
 	bump(&p.ObjectMeta, &old.ObjectMeta, p.Spec, old.Spec)
 }
 

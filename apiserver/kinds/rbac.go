@@ -45,7 +45,8 @@ func ClusterRole() registry.Kind {
 }
 
 func bindingColumns(d doc, kind string) []metav1.TableColumnDefinition {
-	return columns([]metav1.TableColumnDefinition{str("Role", describe(d, "roleRef")), ageColumn()},
+	role := strings.TrimSuffix(describe(d, "roleRef"), " This field is immutable.") // the words of v1beta1
+	return columns([]metav1.TableColumnDefinition{str("Role", role), ageColumn()},
 		wide(str("Users", "Users in the "+kind), str("Groups", "Groups in the "+kind), str("ServiceAccounts", "ServiceAccounts in the "+kind))...)
 }
 

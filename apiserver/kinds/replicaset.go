@@ -39,9 +39,11 @@ func ReplicaSet() registry.Kind {
 		Strategy: rules[*appsv1.ReplicaSet]{
 			create: func(r *appsv1.ReplicaSet) {
 				r.Status, r.Generation = appsv1.ReplicaSetStatus{}, 1
+				dropAlpha(&r.Spec.Template.Spec, nil)
 			},
 			update: func(r, old *appsv1.ReplicaSet) {
 				r.Status = old.Status
+				dropAlpha(&r.Spec.Template.Spec, &old.Spec.Template.Spec)
 				bump(&r.ObjectMeta, &old.ObjectMeta, r.Spec, old.Spec)
 			},
 			validate: validation.ReplicaSet, validateUpdate: validation.ReplicaSetUpdate,

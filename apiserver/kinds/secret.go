@@ -27,9 +27,7 @@ func Secret() registry.Kind {
 		Select:  selects(func(s *corev1.Secret) fields.Set { return fields.Set{"type": string(s.Type)} }),
 		Default: defaults(defaulting.Secret),
 		Strategy: rules[*corev1.Secret]{
-			create: mergeStringData,
 			update: func(s, old *corev1.Secret) {
-				mergeStringData(s)
 				if s.Type == "" {
 					s.Type = old.Type
 				}
@@ -37,20 +35,6 @@ func Secret() registry.Kind {
 			validate: validation.Secret, validateUpdate: validation.SecretUpdate, warn: warnSecret,
 		}.strategy(),
 	}
-}
-
-// mergeStringData makes the write-only plain strings part of the data.
-func mergeStringData(s *corev1.Secret) {
-	if len(s.StringData) == 0 {
-		return
-	}
-	if s.Data == nil {
-		s.Data = make(map[string][]byte, len(s.StringData))
-	}
-	for key, value := range s.StringData {
-		s.Data[key] = []byte(value)
-	}
-	s.StringData = nil
 }
 
 func warnSecret(s, _ *corev1.Secret) []string {

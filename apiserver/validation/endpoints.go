@@ -104,7 +104,9 @@ func EndpointSlice(e *discoveryv1.EndpointSlice) field.ErrorList { return endpoi
 // EndpointSliceUpdate validates a change of an endpoint slice.
 func EndpointSliceUpdate(e, old *discoveryv1.EndpointSlice) field.ErrorList {
 	p := problems{endpointSlice(e, old)}
-	p.immutable(field.NewPath("addressType"), e.AddressType, old.AddressType)
+	if e.AddressType != old.AddressType {
+		p.invalid(field.NewPath("addressType"), nil, apimachinery.FieldImmutableErrorMsg) // upstream prints no value
+	}
 	return p.list
 }
 
@@ -131,7 +133,7 @@ func sliceEndpoint(p *problems, path *field.Path, e *discoveryv1.Endpoint, t dis
 	at := path.Child("addresses")
 	switch {
 	case len(e.Addresses) == 0:
-		p.required(at, "must contain at least 1 address")
+		p.required(at, "")
 	case len(e.Addresses) > maxSliceAddresses:
 		p.add(field.TooMany(at, len(e.Addresses), maxSliceAddresses))
 	}

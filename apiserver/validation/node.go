@@ -57,12 +57,7 @@ func taints(p *problems, path *field.Path, list []corev1.Taint) {
 		taintEffect(p, at.Child("effect"), t.Effect)
 		k := key{t.Effect, t.Key}
 		if seen[k] {
-			type hubTaint struct {
-				Key, Value string
-				Effect     corev1.TaintEffect
-				TimeAdded  any
-			}
-			twice := field.Duplicate(at, hubTaint{t.Key, t.Value, t.Effect, t.TimeAdded})
+			twice := field.Duplicate(at, printed(t))
 			twice.Detail = "taints must be unique by key and effect pair"
 			p.add(twice)
 		}
@@ -121,11 +116,7 @@ func NodeUpdate(n, old *corev1.Node) field.ErrorList {
 	seen := map[corev1.NodeAddress]bool{}
 	for i, a := range n.Status.Addresses {
 		if seen[a] {
-			type hubAddress struct {
-				Type    corev1.NodeAddressType
-				Address string
-			}
-			p.duplicate(field.NewPath("status", "addresses").Index(i), hubAddress(a))
+			p.duplicate(field.NewPath("status", "addresses").Index(i), printed(a))
 		}
 		seen[a] = true
 	}

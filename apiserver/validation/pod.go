@@ -210,7 +210,7 @@ func narrowedAffinity(p *problems, path *field.Path, now, had *corev1.NodeAffini
 		terms = now.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	}
 	if len(before) > 0 && len(before) != len(terms) {
-		p.invalid(path, terms, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")
+		p.invalid(path, printed(terms), "no additions/deletions to non-empty NodeSelectorTerms list are allowed")
 		return
 	}
 	extends := func(now, before []corev1.NodeSelectorRequirement) bool {
@@ -221,7 +221,7 @@ func narrowedAffinity(p *problems, path *field.Path, now, had *corev1.NodeAffini
 		isEmpty := len(terms[i].MatchExpressions)+len(terms[i].MatchFields) == 0
 		good := extends(terms[i].MatchExpressions, before[i].MatchExpressions) && extends(terms[i].MatchFields, before[i].MatchFields)
 		if wasEmpty && !isEmpty || !wasEmpty && !good {
-			p.invalid(path.Index(i), terms[i], "only additions are allowed (no mutations or deletions)")
+			p.invalid(path.Index(i), printed(terms[i]), "only additions are allowed (no mutations or deletions)")
 		}
 	}
 }

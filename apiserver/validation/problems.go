@@ -75,7 +75,7 @@ func (p *problems) positive(path *field.Path, value int64) {
 // immutable demands that a field keep its value.
 func (p *problems) immutable(path *field.Path, now, before any) {
 	if !equality.Semantic.DeepEqual(before, now) {
-		p.add(field.Invalid(path, now, apimachinery.FieldImmutableErrorMsg))
+		p.add(field.Invalid(path, printed(now), apimachinery.FieldImmutableErrorMsg))
 	}
 }
 
@@ -146,12 +146,4 @@ func (p *problems) labelSelector(path *field.Path, s *metav1.LabelSelector) {
 
 func (p *problems) labels(path *field.Path, labels map[string]string) {
 	p.list = append(p.list, metavalidation.ValidateLabels(labels, path)...)
-}
-
-// usableSelector demands a selector that can also be turned into one.
-func (p *problems) usableSelector(path *field.Path, s *metav1.LabelSelector, complaint string) {
-	p.labelSelector(path, s)
-	if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
-		p.invalid(path, s, complaint)
-	}
 }

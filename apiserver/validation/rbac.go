@@ -5,6 +5,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -32,7 +33,11 @@ func ClusterRole(r *rbacv1.ClusterRole) field.ErrorList {
 		p.required(path, "at least one clusterRoleSelector required if aggregationRule is non-nil")
 	}
 	for i := range r.AggregationRule.ClusterRoleSelectors {
-		p.usableSelector(path.Index(i), &r.AggregationRule.ClusterRoleSelectors[i], "invalid label selector.")
+		selector := &r.AggregationRule.ClusterRoleSelectors[i]
+		p.labelSelector(path.Index(i), selector)
+		if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
+			p.invalid(path.Index(i), nil, "invalid label selector.") // upstream prints no value
+		}
 	}
 	return p.list
 }
@@ -46,7 +51,7 @@ func policyRules(p *problems, rules []rbacv1.PolicyRule, namespaced bool) {
 	for i := range rules {
 		path, r := field.NewPath("rules").Index(i), &rules[i]
 		if len(r.Verbs) == 0 {
-			p.required(path.Child("verbs"), "verbs must contain at least one value")
+			p.required(path.Child("verbs"), "")
 		}
 		urls := path.Child("nonResourceURLs")
 		switch {

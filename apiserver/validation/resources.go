@@ -227,13 +227,12 @@ func (c *podCheck) checkClaims(path *field.Path) {
 			c.problems.check(at.Child("name"), claim.Name, validation.IsDNS1123Label)
 			seen[claim.Name] = true
 		}
-		type hubClaim struct{ Name, ResourceClaimName, ResourceClaimTemplateName any }
-		printed := hubClaim{claim.Name, claim.ResourceClaimName, claim.ResourceClaimTemplateName}
+		shown := printed(*claim)
 		switch named, templated := claim.ResourceClaimName != nil, claim.ResourceClaimTemplateName != nil; {
 		case named && templated:
-			c.invalid(at, printed, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified")
+			c.invalid(at, shown, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified")
 		case !named && !templated:
-			c.invalid(at, printed, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`")
+			c.invalid(at, shown, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`")
 		}
 		if n := claim.ResourceClaimName; n != nil {
 			c.name(at.Child("resourceClaimName"), *n, apimachinery.NameIsDNSSubdomain)

@@ -128,11 +128,7 @@ func (c *podCheck) checkSeccomp(path *field.Path, s *corev1.SeccompProfile) {
 	case local:
 		c.descending(at, *s.LocalhostProfile)
 	case s.LocalhostProfile != nil:
-		type hubSeccomp struct {
-			Type             corev1.SeccompProfileType
-			LocalhostProfile *string
-		}
-		c.invalid(at, hubSeccomp{s.Type, s.LocalhostProfile}, "can only be set when seccomp type is Localhost")
+		c.invalid(at, printed(s), "can only be set when seccomp type is Localhost")
 	}
 }
 
@@ -185,47 +181,18 @@ func (c *podCheck) checkSecurity(path *field.Path, s *corev1.SecurityContext) {
 	c.checkSeccomp(path.Child("seccompProfile"), s.SeccompProfile)
 	if s.AllowPrivilegeEscalation != nil && !*s.AllowPrivilegeEscalation {
 		if deref(s.Privileged) {
-			c.invalid(path, hubSecurityContext(s), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
+			c.invalid(path, printed(s), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
 		}
 		if s.Capabilities != nil && !c.kept.sysAdminWithoutEscalation {
 			for _, added := range s.Capabilities.Add {
 				if added == "CAP_SYS_ADMIN" {
-					c.invalid(path, hubSecurityContext(s), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
+					c.invalid(path, printed(s), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
 				}
 			}
 		}
 	}
 	c.checkWindowsOptions(path.Child("windowsOptions"), s.WindowsOptions)
 	c.checkAppArmor(path.Child("appArmorProfile"), s.AppArmorProfile)
-}
-
-// hubSecurityContext is a security context as messages print it.
-func hubSecurityContext(s *corev1.SecurityContext) any {
-	type capabilities struct{ Add, Drop []corev1.Capability }
-	type context struct {
-		Capabilities             *capabilities
-		Privileged               *bool
-		SELinuxOptions           *corev1.SELinuxOptions
-		WindowsOptions           *corev1.WindowsSecurityContextOptions
-		RunAsUser                *int64
-		RunAsGroup               *int64
-		RunAsNonRoot             *bool
-		ReadOnlyRootFilesystem   *bool
-		AllowPrivilegeEscalation *bool
-		ProcMount                *corev1.ProcMountType
-		SeccompProfile           *corev1.SeccompProfile
-		AppArmorProfile          *corev1.AppArmorProfile
-	}
-	out := context{
-		Privileged: s.Privileged, SELinuxOptions: s.SELinuxOptions, WindowsOptions: s.WindowsOptions, RunAsUser: s.RunAsUser,
-		RunAsGroup: s.RunAsGroup, RunAsNonRoot: s.RunAsNonRoot, ReadOnlyRootFilesystem: s.ReadOnlyRootFilesystem,
-		AllowPrivilegeEscalation: s.AllowPrivilegeEscalation, ProcMount: s.ProcMount, SeccompProfile: s.SeccompProfile,
-		AppArmorProfile: s.AppArmorProfile,
-	}
-	if s.Capabilities != nil {
-		out.Capabilities = &capabilities{s.Capabilities.Add, s.Capabilities.Drop}
-	}
-	return out
 }
 
 // checkOS refuses what the pod's operating system does not have.

@@ -196,7 +196,7 @@ func distinctPorts(p *problems, path *field.Path, s *corev1.Service) {
 	for i, port := range s.Spec.Ports {
 		k := key{port.Protocol, port.Port}
 		if ports[k] {
-			p.duplicate(path.Index(i), hubServicePort{Protocol: port.Protocol, Port: port.Port})
+			p.duplicate(path.Index(i), printed(corev1.ServicePort{Protocol: port.Protocol, Port: port.Port}))
 		}
 		ports[k] = true
 	}

@@ -4,24 +4,12 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 )
 
 const mayNotChange = "may not change once set"
-
-// hubServicePort is a service port as messages print it: under the names of
-// its fields, not those of its JSON.
-type hubServicePort struct {
-	Name        string
-	Protocol    corev1.Protocol
-	AppProtocol *string
-	Port        int32
-	TargetPort  intstr.IntOrString
-	NodePort    int32
-}
 
 // clusterIPs validates addresses, families and how they fit together.
 func clusterIPs(p *problems, path *field.Path, s, old *corev1.Service) {

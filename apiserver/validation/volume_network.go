@@ -263,7 +263,7 @@ func (c *podCheck) checkCSI(at *field.Path, v *corev1.CSIVolumeSource) {
 func (c *podCheck) checkTrustBundle(at *field.Path, b *corev1.ClusterTrustBundleProjection) {
 	switch {
 	case b.Name != nil && b.SignerName != nil:
-		c.invalid(at, b, "only one of name and signerName may be used")
+		c.invalid(at, printed(b), "only one of name and signerName may be used")
 	case b.Name != nil:
 		if *b.Name == "" {
 			c.required(at.Child("name"), "must be a valid object name")

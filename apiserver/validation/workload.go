@@ -101,14 +101,15 @@ func deploymentStrategy(p *problems, path *field.Path, s *appsv1.DeploymentStrat
 		}
 		p.atMostAll(at, unavailable)
 	default:
-		p.add(field.NotSupported(path, hubDeploymentStrategy(s), []string{
+		p.add(field.NotSupported(path, shownStrategy(s), []string{
 			string(appsv1.RecreateDeploymentStrategyType), string(appsv1.RollingUpdateDeploymentStrategyType),
 		}))
 	}
 }
 
-// hubDeploymentStrategy is a strategy as messages print it.
-func hubDeploymentStrategy(s *appsv1.DeploymentStrategy) any {
+// shownStrategy is a strategy as messages print it; there its amounts always
+// have a value.
+func shownStrategy(s *appsv1.DeploymentStrategy) any {
 	type rolling struct{ MaxUnavailable, MaxSurge intstr.IntOrString }
 	type strategy struct {
 		Type          appsv1.DeploymentStrategyType
