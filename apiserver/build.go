@@ -118,7 +118,10 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 	if c.Authentication.Authenticator, err = s.authenticator(); err != nil {
 		return nil, err
 	}
-	c.Authorization.Authorizer = s.authorizer()
+	if s.authz, err = s.authorizer(); err != nil {
+		return nil, err
+	}
+	c.Authorization.Authorizer = s.authz
 	s.describe(c)
 	return c, nil
 }

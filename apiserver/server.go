@@ -11,9 +11,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 
 	"skein.dev/skein/api/store"
+	"skein.dev/skein/apiserver/authn"
+	"skein.dev/skein/apiserver/authz"
 	"skein.dev/skein/apiserver/registry"
 )
 
@@ -27,6 +31,10 @@ type Server struct {
 	resources map[string]*registry.Resource // by "group/resource"
 	generic   *genericapiserver.GenericAPIServer
 	handler   http.Handler // the whole chain
+	tokens    *authn.Tokens
+	bearer    authenticator.Token
+	rbac      *authz.RBAC
+	authz     authorizer.Authorizer
 
 	// base is the parent of in-process requests; serving that of streams.
 	// Both end with Run, serving first.

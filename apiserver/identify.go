@@ -1,0 +1,135 @@
+package apiserver
+
+import (
+	"iter"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/group"
+	"k8s.io/apiserver/pkg/authentication/request/anonymous"
+	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
+	"k8s.io/apiserver/pkg/authentication/request/union"
+	"k8s.io/apiserver/pkg/authentication/request/websocket"
+	"k8s.io/apiserver/pkg/authentication/token/cache"
+	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	authzunion "k8s.io/apiserver/pkg/authorization/union"
+
+	"skein.dev/skein/apiserver/authn"
+	"skein.dev/skein/apiserver/authz"
+)
+
+// Results of token checks are kept this long, as upstream does.
+const (
+	tokenGood = 10 * time.Second
+	tokenBad  = 10 * time.Second
+)
+
+// authenticator tries the ways to know a user in order of their cost.
+func (s *Server) authenticator() (authenticator.Request, error) {
+	all := []authenticator.Request{authenticator.RequestFunc(authenticateInProcess)}
+	if s.cfg.ClientCAs != nil {
+		all = append(all, authn.Certificates(s.cfg.ClientCAs))
+	}
+	tokens := []authenticator.Token{authn.Bootstrap{Reader: reader{s}}}
+	if key := s.cfg.ServiceAccountKey; key != nil {
+		var err error
+		if s.tokens, err = authn.NewTokens(key, s.cfg.Issuer, []string{s.cfg.Issuer}, reader{s}); err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, s.tokens)
+	}
+	s.bearer = cache.New(tokenunion.NewFailOnError(tokens...), false, tokenGood, tokenBad)
+	all = append(all, bearertoken.New(s.bearer), websocket.NewProtocolAuthenticator(s.bearer))
+	known := group.NewAuthenticatedGroupAdder(union.NewFailOnError(all...))
+	return union.New(known, anonymous.NewAuthenticator(nil)), nil
+}
+
+// authorizer asks, in this order: is it the administrators' group, a node at
+// its own work, or anybody with a role.
+func (s *Server) authorizer() (authorizer.Authorizer, error) {
+	s.rbac = authz.NewRBAC(s.policy)
+	nodes := &authz.Node{Pods: func(namespace string) iter.Seq[*corev1.Pod] {
+		return each[*corev1.Pod](s, "/pods", namespace)
+	}}
+	return authzunion.New(
+		authzunion.NamedAuthorizer{AuthorizerName: "privileged", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
+		authzunion.NamedAuthorizer{AuthorizerName: "node", Authorizer: nodes},
+		authzunion.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: s.rbac},
+	)
+}
+
+// each yields the replica's objects of a kind, shared and read-only.
+func each[T runtime.Object](s *Server, resource, namespace string) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		r := s.resources[resource]
+		if r == nil {
+			return
+		}
+		for obj := range r.Keep.Each(s.base, s.cfg.Store.Local(), namespace) {
+			if t, ok := obj.(T); ok && !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+func collect[T runtime.Object](s *Server, resource string) (all []T) {
+	for t := range each[T](s, resource, "") {
+		all = append(all, t)
+	}
+	return all
+}
+
+func (s *Server) policy() authz.Policy {
+	return authz.Policy{
+		Roles:               collect[*rbacv1.Role](s, rbacv1.GroupName+"/roles"),
+		ClusterRoles:        collect[*rbacv1.ClusterRole](s, rbacv1.GroupName+"/clusterroles"),
+		RoleBindings:        collect[*rbacv1.RoleBinding](s, rbacv1.GroupName+"/rolebindings"),
+		ClusterRoleBindings: collect[*rbacv1.ClusterRoleBinding](s, rbacv1.GroupName+"/clusterrolebindings"),
+	}
+}
+
+// reader finds objects in the replica. It implements authn.Reader.
+type reader struct{ s *Server }
+
+func find[T runtime.Object](s *Server, resource, namespace, name string) (none T) {
+	if name == "" {
+		return none
+	}
+	obj, err := s.peek(resource, namespace, name)
+	if err != nil {
+		s.cfg.Log.ErrorContext(s.base, "stored object is unreadable", "resource", resource, "name", name, "error", err)
+		return none
+	}
+	t, ok := obj.(T)
+	if !ok {
+		return none
+	}
+	return t
+}
+
+// ServiceAccount implements authn.Reader.
+func (r reader) ServiceAccount(namespace, name string) *corev1.ServiceAccount {
+	return find[*corev1.ServiceAccount](r.s, "/serviceaccounts", namespace, name)
+}
+
+// Pod implements authn.Reader.
+func (r reader) Pod(namespace, name string) *corev1.Pod {
+	return find[*corev1.Pod](r.s, "/pods", namespace, name)
+}
+
+// Secret implements authn.Reader.
+func (r reader) Secret(namespace, name string) *corev1.Secret {
+	return find[*corev1.Secret](r.s, "/secrets", namespace, name)
+}
+
+// Node implements authn.Reader.
+func (r reader) Node(name string) *corev1.Node {
+	return find[*corev1.Node](r.s, "/nodes", "", name)
+}

@@ -1,0 +1,275 @@
+package podrest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/registry/rest"
+)
+
+// kind is one of the streams of a pod.
+type kind string
+
+const (
+	logs    kind = "containerLogs"
+	exec    kind = "exec"
+	attach  kind = "attach"
+	forward kind = "portForward"
+)
+
+const defaultPort = 10250
+
+// stream passes a request on to the kubelet of the pod's node.
+type stream struct {
+	*Pods
+
+	kind kind
+}
+
+var _ rest.Connecter = (*stream)(nil)
+
+// New implements rest.Storage.
+func (s *stream) New() runtime.Object {
+	if s.kind == logs {
+		return &corev1.Pod{}
+	}
+	obj, _, _ := s.NewConnectOptions()
+	return obj
+}
+
+// Destroy implements rest.Storage.
+func (*stream) Destroy() {}
+
+// ProducesMIMETypes implements rest.StorageMetadata.
+func (*stream) ProducesMIMETypes(string) []string { return []string{"text/plain"} }
+
+// ProducesObject implements rest.StorageMetadata.
+func (*stream) ProducesObject(string) any { return "" }
+
+// ConnectMethods implements rest.Connecter.
+func (s *stream) ConnectMethods() []string {
+	if s.kind == logs {
+		return []string{http.MethodGet}
+	}
+	return []string{http.MethodGet, http.MethodPost}
+}
+
+// NewConnectOptions implements rest.Connecter.
+func (s *stream) NewConnectOptions() (obj runtime.Object, path bool, name string) {
+	switch s.kind {
+	case logs:
+		return &corev1.PodLogOptions{}, false, ""
+	case exec:
+		return &corev1.PodExecOptions{}, false, ""
+	case attach:
+		return &corev1.PodAttachOptions{}, false, ""
+	case forward:
+	}
+	return &corev1.PodPortForwardOptions{}, false, ""
+}
+
+// Connect implements rest.Connecter.
+func (s *stream) Connect(ctx context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error) {
+	pod, err := s.get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.address(pod.Spec.NodeName, pod.Name)
+	if err != nil {
+		return nil, err
+	}
+	container, query, err := s.query(options)
+	if err != nil {
+		return nil, err
+	}
+	path := []string{"", string(s.kind), pod.Namespace, pod.Name}
+	if s.kind != forward {
+		if container, err = choose(pod, container); err != nil {
+			return nil, err
+		}
+		path = append(path, container)
+	}
+	u.Path, u.RawQuery = strings.Join(path, "/"), query.Encode()
+	return s.handler(u, s.kind != logs, r), nil
+}
+
+// handler proxies to u. Logs are plain answers and are flushed as they come;
+// the others must upgrade their connection.
+func (p *Pods) handler(u *url.URL, upgrade bool, r rest.Responder) http.Handler {
+	h := proxy.NewUpgradeAwareHandler(u, p.transport(), false, upgrade, proxy.NewErrorResponder(r))
+	h.UseLocationHost = true
+	h.MaxBytesPerSec = 0
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		// The kubelet answers to this server's identity, not to the user's.
+		req = req.Clone(req.Context())
+		req.Header.Del("Authorization")
+		h.ServeHTTP(w, req)
+	})
+}
+
+func (p *Pods) transport() http.RoundTripper {
+	return &http.Transport{
+		TLSClientConfig:     p.TLS.Clone(),
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true, DisableKeepAlives: true,
+	}
+}
+
+// address is where the kubelet of a node is reached.
+func (p *Pods) address(node, what string) (*url.URL, error) {
+	if p.TLS == nil {
+		return nil, apierrors.NewServiceUnavailable("this peer has no way to kubelets")
+	}
+	if node == "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", what))
+	}
+	n := p.Node(node)
+	if n == nil {
+		return nil, apierrors.NewNotFound(corev1.Resource("nodes"), node)
+	}
+	port := n.Status.DaemonEndpoints.KubeletEndpoint.Port
+	if p.Port != 0 {
+		port = p.Port
+	}
+	if port == 0 {
+		port = defaultPort
+	}
+	for _, want := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName} {
+		for _, a := range n.Status.Addresses {
+			if a.Type == want {
+				return &url.URL{Scheme: "https", Host: net.JoinHostPort(a.Address, strconv.Itoa(int(port)))}, nil
+			}
+		}
+	}
+	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %s has no address yet", node))
+}
+
+// query returns the options as the kubelet reads them.
+func (s *stream) query(options runtime.Object) (container string, q url.Values, err error) {
+	q = url.Values{}
+	flag := func(name string, on bool) {
+		if on {
+			q.Set(name, "1")
+		}
+	}
+	switch o := options.(type) {
+	case *corev1.PodLogOptions:
+		logQuery(q, o)
+		return o.Container, q, nil
+	case *corev1.PodExecOptions:
+		for _, c := range o.Command {
+			q.Add("command", c)
+		}
+		flag("input", o.Stdin)
+		flag("output", o.Stdout)
+		flag("error", o.Stderr)
+		flag("tty", o.TTY)
+		return o.Container, q, nil
+	case *corev1.PodAttachOptions:
+		flag("input", o.Stdin)
+		flag("output", o.Stdout)
+		flag("error", o.Stderr)
+		flag("tty", o.TTY)
+		return o.Container, q, nil
+	case *corev1.PodPortForwardOptions:
+		for _, p := range o.Ports {
+			q.Add("port", strconv.Itoa(int(p)))
+		}
+		return "", q, nil
+	}
+	return "", nil, apierrors.NewBadRequest(fmt.Sprintf("unknown options %T", options))
+}
+
+func logQuery(q url.Values, o *corev1.PodLogOptions) {
+	for name, on := range map[string]bool{"follow": o.Follow, "previous": o.Previous, "timestamps": o.Timestamps} {
+		if on {
+			q.Set(name, "true")
+		}
+	}
+	for name, n := range map[string]*int64{"sinceSeconds": o.SinceSeconds, "tailLines": o.TailLines, "limitBytes": o.LimitBytes} {
+		if n != nil {
+			q.Set(name, strconv.FormatInt(*n, 10))
+		}
+	}
+	if o.SinceTime != nil {
+		q.Set("sinceTime", o.SinceTime.Format(time.RFC3339))
+	}
+	if o.Stream != nil {
+		q.Set("stream", *o.Stream)
+	}
+}
+
+// choose returns the container that is meant: the named one, or the only one.
+func choose(pod *corev1.Pod, name string) (string, error) {
+	var all []string
+	for _, c := range pod.Spec.Containers {
+		all = append(all, c.Name)
+	}
+	if name == "" {
+		if len(all) == 1 {
+			return all[0], nil
+		}
+		return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s, choose one of: %v", pod.Name, all))
+	}
+	for _, c := range pod.Spec.InitContainers {
+		all = append(all, c.Name)
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		all = append(all, c.Name)
+	}
+	for _, c := range all {
+		if c == name {
+			return name, nil
+		}
+	}
+	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, pod.Name))
+}
+
+// NodeProxy serves nodes/proxy: any path of a kubelet.
+func (p *Pods) NodeProxy() rest.Storage { return &nodeProxy{p} }
+
+type nodeProxy struct{ *Pods }
+
+var _ rest.Connecter = (*nodeProxy)(nil)
+
+// New implements rest.Storage.
+func (*nodeProxy) New() runtime.Object { return &corev1.NodeProxyOptions{} }
+
+// Destroy implements rest.Storage.
+func (*nodeProxy) Destroy() {}
+
+// ConnectMethods implements rest.Connecter.
+func (*nodeProxy) ConnectMethods() []string {
+	return []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodHead, http.MethodPatch, http.MethodOptions}
+}
+
+// NewConnectOptions implements rest.Connecter.
+func (*nodeProxy) NewConnectOptions() (obj runtime.Object, path bool, name string) {
+	return &corev1.NodeProxyOptions{}, true, "path"
+}
+
+// Connect implements rest.Connecter.
+func (n *nodeProxy) Connect(_ context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error) {
+	o, ok := options.(*corev1.NodeProxyOptions)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("unknown options %T", options))
+	}
+	u, err := n.address(name, name)
+	if err != nil {
+		return nil, err
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		u.Path, u.RawQuery = "/"+strings.TrimPrefix(o.Path, "/"), req.URL.RawQuery
+		n.handler(u, false, r).ServeHTTP(w, req)
+	}), nil
+}

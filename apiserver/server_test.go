@@ -1,0 +1,181 @@
+package apiserver_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"skein.dev/skein/apiserver"
+	"skein.dev/skein/apiserver/kinds"
+	"skein.dev/skein/apiserver/storage/memstore"
+)
+
+// fixture is a server on a memory store, served on a loopback port.
+type fixture struct {
+	*apiserver.Server
+
+	store *memstore.Store
+	addr  string
+	ca    *authority
+	key   *ecdsa.PrivateKey
+}
+
+// authority signs the certificates of a test.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  []byte
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	key := newKey(t)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert: cert, key: key, pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// issue signs a certificate; without a name it is a server's.
+func (a *authority) issue(t testing.TB, name string, groups ...string) (certPEM, keyPEM []byte) {
+	t.Helper()
+	key := newKey(t)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: groups},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	if name == "" {
+		tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		tmpl.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})
+}
+
+func (a *authority) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.cert)
+	return p
+}
+
+func start(t testing.TB, change ...func(*apiserver.Config)) *fixture {
+	t.Helper()
+	f := &fixture{store: memstore.New(), ca: newAuthority(t), key: newKey(t)}
+	certPEM, keyPEM := f.ca.issue(t, "")
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.addr = ln.Addr().String()
+	cfg := apiserver.Config{
+		Peer: "a", Store: f.store, Kinds: kinds.All(), Listener: ln,
+		TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, ClientCAs: f.ca.pool(),
+		ServiceAccountKey: f.key,
+		Sealing:           []apiserver.SealingKey{{ID: "k1", Key: make([]byte, 32)}},
+		ServiceCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.96.0.0/24")},
+		Endpoints:         func() []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6443")} },
+		Log:               slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	if f.Server, err = apiserver.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	f.ready(t)
+	return f
+}
+
+func (f *fixture) ready(t testing.TB) {
+	t.Helper()
+	client := f.client(t, f.admin(t))
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		out, err := client.RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(t.Context())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %v\n%s", err, out)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (f *fixture) user(t testing.TB, name string, groups ...string) *rest.Config {
+	t.Helper()
+	certPEM, keyPEM := f.ca.issue(t, name, groups...)
+	return &rest.Config{
+		Host: "https://" + f.addr, QPS: -1,
+		TLSClientConfig: rest.TLSClientConfig{CAData: f.ca.pem, CertData: certPEM, KeyData: keyPEM},
+	}
+}
+
+func (f *fixture) admin(t testing.TB) *rest.Config {
+	t.Helper()
+	return f.user(t, "kubernetes-admin", "system:masters")
+}
+
+func (f *fixture) client(t testing.TB, cfg *rest.Config) *kubernetes.Clientset {
+	t.Helper()
+	c, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
