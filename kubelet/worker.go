@@ -27,6 +27,7 @@ type worker struct {
 
 	// of the loop only
 	busy      context.CancelFunc // ends the list that is being done
+	upward    bool               // that list brings the pod up
 	refreshAt time.Time
 	retryAt   time.Time
 	adopted   bool
@@ -258,13 +259,14 @@ func (w *worker) perform(ctx context.Context, pod *corev1.Pod, plan lifecycle.Pl
 	var list []lifecycle.Action
 	for _, a := range plan.Actions {
 		if a.Op == lifecycle.Kill {
+			w.k.log.DebugContext(ctx, "pod action", "pod", w.name(), "action", a.String())
 			w.wg.Go(func() { w.send(ctx, result{action: a, failure: w.kill(ctx, pod, a)}) })
 		} else {
 			list = append(list, a)
 		}
 	}
 	if w.busy != nil {
-		if pod.DeletionTimestamp != nil || plan.Stopped {
+		if w.upward && (pod.DeletionTimestamp != nil || plan.Stopped) {
 			w.busy() // a pull for a pod that goes away helps nobody
 		}
 		return
@@ -273,13 +275,19 @@ func (w *worker) perform(ctx context.Context, pod *corev1.Pod, plan lifecycle.Pl
 		return
 	}
 	opCtx, cancel := context.WithCancel(ctx)
-	w.busy = cancel
+	w.busy, w.upward = cancel, slices.ContainsFunc(list, func(a lifecycle.Action) bool {
+		return a.Op == lifecycle.CreateSandbox || a.Op == lifecycle.Start
+	})
 	shown := w.withAddresses(pod, sandboxes)
 	w.wg.Go(func() {
 		defer cancel()
 		defer w.send(ctx, result{last: true})
 		for _, a := range list {
+			w.k.log.DebugContext(ctx, "pod action", "pod", w.name(), "action", a.String())
 			r := w.do(opCtx, shown, a)
+			if opCtx.Err() != nil {
+				return // what was cancelled did not fail
+			}
 			w.send(ctx, r)
 			if r.failure != nil && a.Op != lifecycle.Start {
 				return
@@ -333,7 +341,7 @@ func (w *worker) refresh(ctx context.Context, pod *corev1.Pod, plan lifecycle.Pl
 	}
 	w.refreshAt = time.Time{}
 	opCtx, cancel := context.WithCancel(ctx)
-	w.busy = cancel
+	w.busy, w.upward = cancel, true
 	w.mu.Lock()
 	shown := w.withAddresses(pod, w.sandboxes)
 	w.mu.Unlock()
