@@ -110,6 +110,11 @@ func (s *Store) start() error {
 	} else {
 		s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			ServerAddressProvider: s.members, Logger: bridge(s.log), MaxPool: 4, Timeout: 5 * time.Second,
+			// No pipelining: in raft v1.7.3 its sender waits for ever for a
+			// decoder that has ended, when a follower refuses one of two
+			// messages under way. That follower gets no entry any more, and
+			// Shutdown never returns. Entries are batched anyway.
+			MaxRPCsInFlight:         1,
 			Stream:                  &stream{network: s.cfg.Raft, self: self, members: s.members, log: s.log},
 			MsgpackUseNewTimeFormat: true,
 		})
