@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"skein.dev/skein/tests/vm"
 )
@@ -104,6 +105,46 @@ func TestVMEngineAndGuardOnCgroupV2(t *testing.T) {
 		{Name: "loopback", Script: "ip link set lo up"},
 		{Name: "engine", Script: "cd /tests; ./engine.test -test.v -test.timeout 4m"},
 		{Name: "guard", Script: "cd /tests; ./guard.test -test.v -test.timeout 4m"},
+	}
+	boot(t, g)
+}
+
+// One peer, the ordinary program, runs the hello example on a fresh system
+// with cgroup v2, and its pods outlive a restart of the peer.
+func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
+	g := newGuest(t)
+	g.Memory, g.Within = 3072, 15*time.Minute
+	skein := need(t, "bin/skein")
+	g.Fill = func(r *vm.Tree) {
+		r.File("bin/skein", skein)
+		for _, image := range []string{"hello", "busybox"} {
+			r.File("images/"+image+".tar", need(t, "build/images/"+image+".tar"))
+		}
+		manifests, err := filepath.Glob(filepath.Join(root(t), "examples", "hello", "*.yaml"))
+		if err != nil || len(manifests) == 0 {
+			t.Fatalf("no manifests: %v", err)
+		}
+		for _, m := range manifests {
+			r.File("hello/"+filepath.Base(m), m)
+		}
+	}
+	const containerID = "skein get pod client -o jsonpath='{.status.containerStatuses[0].containerID}'"
+	g.Steps = []vm.Step{
+		{Name: "network", Script: "ip link set lo up; ip link add eth0 type dummy; ip addr add 10.77.0.1/24 dev eth0; " +
+			"ip link set eth0 up; ip route add default via 10.77.0.254"},
+		{Name: "up", Script: "skein up --detach --name guest --address 10.77.0.1; skein get nodes -o wide; skein status"},
+		{Name: "images", Script: "skein image import /images/*.tar; skein image list"},
+		{Name: "apply", Script: "skein apply -f /hello; skein rollout status deployment/hello --timeout=4m; " +
+			"skein wait --for=condition=Ready pod/client --timeout=2m; skein get pods -o wide"},
+		{Name: "limits are in cgroup v2", Script: "find /sys/fs/cgroup -name memory.max | xargs cat | grep -x 33554432 | wc -l | grep -x 3"},
+		{Name: "service by name", Script: "skein exec client -- wget -qO- http://hello.default.svc.cluster.local | grep '^hello-'"},
+		{Name: "logs", Script: "skein logs deployment/hello | grep listening"},
+		{Name: "restart", Script: "before=$(" + containerID + "); skein stop; skein start --detach; " +
+			"skein wait --for=condition=Ready pod/client --timeout=2m; after=$(" + containerID + "); " +
+			"echo \"container before $before, after $after\"; [ -n \"$before\" ]; [ \"$before\" = \"$after\" ]"},
+		{Name: "reset", Script: "skein reset --yes; ! pgrep -f containerd-shim"},
+		{Name: "what was said", Always: true, Script: "for f in guard skein containerd; do echo \"== $f.log\"; " +
+			"tail -n 40 /var/lib/skein/$f.log 2>/dev/null || true; done; free -m"},
 	}
 	boot(t, g)
 }
