@@ -48,6 +48,12 @@ func New(t testing.TB) *NS {
 	t.Cleanup(func() { _ = n.handle.Close() })
 	n.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.handle))
 	n.Do(t, func() error {
+		// Without duplicate address detection IPv6 works at once.
+		for _, c := range []string{"all", "default"} {
+			if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", c, "accept_dad"), []byte("0"), 0o644); err != nil && !os.IsNotExist(err) {
+				return err
+			}
+		}
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
