@@ -151,20 +151,21 @@ func nodeReady(n *corev1.Node) bool {
 // stopPeer stops guard and daemon, and with all set containerd and the
 // containers too. A peer that does not run is stopped.
 func stopPeer(ctx context.Context, cfg daemon.Config, all bool) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	act := guard.StopDaemon
 	if all {
 		act = guard.StopAll
-		if err := daemon.EndContainers(ctx, cfg); err != nil {
-			return err
-		}
 	}
-	if _, err := guard.Ask(ctx, cfg.StateDir, act); err != nil {
-		if errors.Is(err, guard.ErrNotRunning) {
-			return nil
-		}
+	_, err := guard.Ask(ctx, cfg.StateDir, act)
+	switch {
+	case err == nil:
+		err = guard.Wait(ctx, cfg.StateDir)
+	case errors.Is(err, guard.ErrNotRunning):
+		err = nil
+	}
+	if err != nil || !all {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	return guard.Wait(ctx, cfg.StateDir)
+	return daemon.EndContainers(ctx, cfg)
 }

@@ -15,10 +15,10 @@ type roleStore interface {
 	Assignments() []role.Assignment
 	// RoleChanged returns a channel that is closed at the next change.
 	RoleChanged() <-chan struct{}
-	// ReportProgress tells the store leader that the holder of f works.
-	ReportProgress(f role.Fence)
+	// ReportProgress tells the store leader that the holder works.
+	ReportProgress(name role.Name, epoch uint64)
 	// Resign gives a role back that its holder cannot fill.
-	Resign(ctx context.Context, f role.Fence) error
+	Resign(ctx context.Context, name role.Name, epoch uint64) error
 }
 
 // roleRunner runs the work of one role while this peer holds it: once an
@@ -73,14 +73,14 @@ func (r *roleRunner) start(ctx context.Context, f role.Fence) (stop func()) {
 	wg.Go(func() {
 		r.log.InfoContext(ctx, "role taken", "role", f.Role, "epoch", f.Epoch)
 		err := guarded(ctx, func(ctx context.Context) error {
-			return r.work(ctx, f, func() { r.store.ReportProgress(f) })
+			return r.work(ctx, f, func() { r.store.ReportProgress(f.Role, f.Epoch) })
 		})
 		if ctx.Err() != nil {
 			r.log.InfoContext(ctx, "role left", "role", f.Role, "epoch", f.Epoch)
 			return
 		}
 		r.log.ErrorContext(ctx, "role's work failed and the role is given back", "role", f.Role, "epoch", f.Epoch, "err", err)
-		if err := r.store.Resign(ctx, f); err != nil {
+		if err := r.store.Resign(ctx, f.Role, f.Epoch); err != nil {
 			r.log.WarnContext(ctx, "role was not given back; it moves when its progress is missed", "role", f.Role, "err", err)
 		}
 	})

@@ -40,12 +40,12 @@ func (r *records) RoleChanged() <-chan struct{} {
 	return r.changed
 }
 
-func (r *records) ReportProgress(role.Fence) {}
+func (r *records) ReportProgress(role.Name, uint64) {}
 
-func (r *records) Resign(_ context.Context, f role.Fence) error {
+func (r *records) Resign(_ context.Context, name role.Name, epoch uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resigned = append(r.resigned, f)
+	r.resigned = append(r.resigned, role.Fence{Role: name, Epoch: epoch})
 	return nil
 }
 

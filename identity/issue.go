@@ -37,6 +37,10 @@ const (
 	UseProxy         Use = "proxy"          // client: system:kube-proxy
 )
 
+// KubeletClientUser is who API servers are towards the node API. It is in no
+// group: it may ask kubelets and nothing else.
+const KubeletClientUser = "kube-apiserver-kubelet-client"
+
 // Uses returns all uses in a fixed order.
 func Uses() []Use {
 	return []Use{
@@ -160,7 +164,7 @@ func template(use Use, m Machine) (Authority, *x509.Certificate, error) {
 	case UseNode:
 		return Clients, clientTemplate("system:node:"+string(m.Name), "system:nodes"), nil
 	case UseKubeletClient:
-		return Clients, clientTemplate("kube-apiserver-kubelet-client", "system:masters"), nil
+		return Clients, clientTemplate(KubeletClientUser), nil
 	case UseFrontProxy:
 		return FrontProxy, clientTemplate("front-proxy-client"), nil
 	case UseAdmin:

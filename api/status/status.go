@@ -49,6 +49,6 @@ type Peer struct {
 type Store struct {
 	Appends     uint64 `json:"appends"`
 	Bytes       uint64 `json:"bytes"`
-	Incarnation uint64 `json:"incarnation"`
+	Incarnation string `json:"incarnation"`
 	Hash        string `json:"hash"`
 }
