@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	crdopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
@@ -26,6 +28,7 @@ import (
 	aggopenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
 	openapicommon "k8s.io/kube-openapi/pkg/common"
 
+	"skein.dev/skein/apiserver/admit"
 	"skein.dev/skein/apiserver/openapi"
 	"skein.dev/skein/apiserver/registry"
 )
@@ -114,7 +117,6 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum))
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, else groups vanish from discovery
 	c.RESTOptionsGetter = options.Getter(s.foreignCodec)
-	c.AdmissionControl = s.admission()
 	if c.Authentication.Authenticator, err = s.authenticator(); err != nil {
 		return nil, err
 	}
@@ -122,6 +124,7 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 		return nil, err
 	}
 	c.Authorization.Authorizer = s.authz
+	c.AdmissionControl = admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac})
 	s.describe(c)
 	return c, nil
 }
@@ -211,7 +214,7 @@ func (*Server) mount(g *genericapiserver.GenericAPIServer, path string, h http.H
 
 // groupVersions are all that the kinds are served in.
 func (s *Server) groupVersions() []schema.GroupVersion {
-	seen := map[schema.GroupVersion]bool{}
+	seen := map[schema.GroupVersion]bool{authenticationv1.SchemeGroupVersion: true, authorizationv1.SchemeGroupVersion: true}
 	for _, k := range s.cfg.Kinds {
 		seen[k.Resource.GroupVersion()] = true
 		for _, v := range k.Versions {

@@ -1,11 +1,13 @@
 package apiserver
 
 import (
+	"context"
 	"iter"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
@@ -22,6 +24,7 @@ import (
 
 	"skein.dev/skein/apiserver/authn"
 	"skein.dev/skein/apiserver/authz"
+	"skein.dev/skein/apiserver/storage"
 )
 
 // Results of token checks are kept this long, as upstream does.
@@ -132,4 +135,21 @@ func (r reader) Secret(namespace, name string) *corev1.Secret {
 // Node implements authn.Reader.
 func (r reader) Node(name string) *corev1.Node {
 	return find[*corev1.Node](r.s, "/nodes", "", name)
+}
+
+// Namespace implements admit.Reader.
+func (r reader) Namespace(name string) *corev1.Namespace {
+	return find[*corev1.Namespace](r.s, "/namespaces", "", name)
+}
+
+// PriorityClass implements admit.Reader.
+func (r reader) PriorityClass(name string) *schedulingv1.PriorityClass {
+	return find[*schedulingv1.PriorityClass](r.s, schedulingv1.GroupName+"/priorityclasses", "", name)
+}
+
+// CatchUp implements admit.Reader: after a linearizable read the replica
+// shows all that was acknowledged before.
+func (r reader) CatchUp(ctx context.Context) error {
+	_, err := r.s.cfg.Store.Current(ctx)
+	return storage.StoreError(err)
 }

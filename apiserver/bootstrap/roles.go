@@ -93,9 +93,13 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 		role("system:node-proxier",
 			on("", list("services", "endpoints", "nodes"), read()...),
 			on("discovery.k8s.io", list("endpointslices"), read()...),
-			on("networking.k8s.io", list("servicecidrs"), read()...), events()[0], events()[1]),
+			on("networking.k8s.io", list("servicecidrs"), read()...), on("mesh.skein.dev", list("peers"), read()...),
+			events()[0], events()[1]),
 		role("system:kube-scheduler", schedulerRules()...),
 		role("system:kube-controller-manager", controllerRules()...),
+		role("system:skein-dns", on("", list("services", "endpoints", "namespaces", "pods", "nodes"), read()...),
+			on("discovery.k8s.io", list("endpointslices"), read()...), on("mesh.skein.dev", list("peers"), read()...),
+			events()[0], events()[1]),
 		role("system:kube-dns", on("", list("services", "endpoints", "namespaces", "pods", "nodes"), read()...),
 			on("discovery.k8s.io", list("endpointslices"), read()...)),
 	}
@@ -211,6 +215,7 @@ func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 		bind("system:kube-scheduler", person(user.KubeScheduler)),
 		bind("system:kube-controller-manager", person(user.KubeControllerManager)),
 		bind("system:kube-dns", person("system:kube-dns")),
+		bind("system:skein-dns", person("system:skein-dns")),
 		bind("system:node"), // as upstream: nodes are not bound to it
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/registry/rest"
+	apiproxy "k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
 // kind is one of the streams of a pod.
@@ -100,7 +102,27 @@ func (s *stream) Connect(ctx context.Context, name string, options runtime.Objec
 		path = append(path, container)
 	}
 	u.Path, u.RawQuery = strings.Join(path, "/"), query.Encode()
-	return s.handler(u, s.kind != logs, r), nil
+	h := s.handler(u, s.kind != logs, r)
+	switch {
+	case s.kind == logs:
+		return h, nil
+	case s.kind == forward:
+		return apiproxy.NewTranslatingHandler(h, apiproxy.NewTunnelingHandler(h), wsstream.IsWebSocketRequestWithTunnelingProtocol), nil
+	}
+	translate := apiproxy.NewStreamTranslatorHandler(u, s.transport(), 0, streams(options))
+	return apiproxy.NewTranslatingHandler(h, translate, wsstream.IsWebSocketRequestWithStreamCloseProtocol), nil
+}
+
+// streams tells the translator which streams there are: kubelets speak SPDY,
+// clients WebSocket.
+func streams(options runtime.Object) apiproxy.Options {
+	switch o := options.(type) {
+	case *corev1.PodExecOptions:
+		return apiproxy.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY}
+	case *corev1.PodAttachOptions:
+		return apiproxy.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY}
+	}
+	return apiproxy.Options{}
 }
 
 // handler proxies to u. Logs are plain answers and are flushed as they come;

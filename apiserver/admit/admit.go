@@ -1,0 +1,102 @@
+// Package admit holds the rules that look beyond the object a request
+// changes: at its namespace, its service account, its user.
+//
+// Its invariant: rules run in the order of Chain, all that change an object
+// before all that only check it, and they read the replica alone.
+package admit
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"skein.dev/skein/apiserver/authz"
+)
+
+// Reader finds objects in the replica; nil means that there is none.
+type Reader interface {
+	Namespace(name string) *corev1.Namespace
+	ServiceAccount(namespace, name string) *corev1.ServiceAccount
+	Pod(namespace, name string) *corev1.Pod
+	PriorityClass(name string) *schedulingv1.PriorityClass
+	// CatchUp makes the next reads see all that was written anywhere before.
+	CatchUp(ctx context.Context) error
+}
+
+// Config is what the rules look at.
+type Config struct {
+	Reader     Reader
+	Authorizer authorizer.Authorizer
+	RBAC       *authz.RBAC
+}
+
+// Chain returns all rules.
+func Chain(c Config) admission.Interface {
+	return admission.NewChainHandler(
+		&rule{mutate: c.namespaceLifecycle, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
+		&rule{validate: c.nodeRestriction, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
+		&rule{mutate: c.serviceAccount, on: []admission.Operation{admission.Create}},
+		&rule{mutate: c.priority, on: []admission.Operation{admission.Create}},
+		&rule{mutate: defaultTolerations, on: []admission.Operation{admission.Create, admission.Update}},
+		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},
+	)
+}
+
+// rule is one rule: it changes the object or checks it.
+type rule struct {
+	on               []admission.Operation
+	mutate, validate func(ctx context.Context, a admission.Attributes) error
+}
+
+var (
+	_ admission.MutationInterface   = (*rule)(nil)
+	_ admission.ValidationInterface = (*rule)(nil)
+)
+
+// Handles implements admission.Interface.
+func (r *rule) Handles(op admission.Operation) bool {
+	for _, o := range r.on {
+		if o == op {
+			return true
+		}
+	}
+	return false
+}
+
+// Admit implements admission.MutationInterface.
+func (r *rule) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if r.mutate == nil {
+		return nil
+	}
+	return r.mutate(ctx, a)
+}
+
+// Validate implements admission.ValidationInterface.
+func (r *rule) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if r.validate == nil {
+		return nil
+	}
+	return r.validate(ctx, a)
+}
+
+func is(a admission.Attributes, group, resource, sub string) bool {
+	return a.GetResource().GroupResource() == schema.GroupResource{Group: group, Resource: resource} && a.GetSubresource() == sub
+}
+
+func refuse(a admission.Attributes, format string, args ...any) error {
+	return admission.NewForbidden(a, fmt.Errorf(format, args...))
+}
+
+// newPod returns the pod that a request creates or changes, if it is one.
+func newPod(a admission.Attributes) *corev1.Pod {
+	if !is(a, "", "pods", "") {
+		return nil
+	}
+	p, _ := a.GetObject().(*corev1.Pod)
+	return p
+}
