@@ -179,7 +179,8 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 		w.refreshAt = now
 	}
 	w.syncProbes(ctx, pod, sandboxes, containers)
-	plan := w.machine.Plan(w.input(pod, gone, sandboxes, containers), now)
+	in := w.input(pod, gone, sandboxes, containers)
+	plan := w.machine.Plan(in, now)
 	w.perform(ctx, pod, plan, sandboxes)
 	if plan.Clean && gone {
 		w.k.status.forget(pod.UID)
@@ -189,6 +190,9 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 		w.k.status.set(pod, &plan.Status, plan.Clean)
 	}
 	next = earliest(plan.Wake, w.refresh(ctx, pod, plan, now))
+	if in.HoldSandbox != "" {
+		next = earliest(next, now.Add(time.Second))
+	}
 	if w.retryAt.After(now) {
 		next = earliest(next, w.retryAt)
 	} else {

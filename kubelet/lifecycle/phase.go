@@ -13,14 +13,14 @@ import (
 // lives, or was over when the last one did.
 func (v *view) initialized() bool {
 	for i := range v.pod.Spec.Containers {
-		if c := v.latest[v.pod.Spec.Containers[i].Name]; c != nil {
+		if c := v.latest[v.pod.Spec.Containers[i].Name]; c != nil && (!v.live || v.here(c)) {
 			return true
 		}
 	}
 	for _, s := range v.inits {
 		c := v.latest[s.Name]
 		switch {
-		case c == nil:
+		case c == nil || v.live && !v.here(c):
 			return false
 		case v.sidecars[s.Name]:
 			if !v.isStarted(s, c) {

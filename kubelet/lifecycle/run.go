@@ -120,9 +120,6 @@ func (v *view) planSandbox() {
 			v.act(Action{Op: StopSandbox, ID: s.ID})
 		}
 	}
-	for i := 1; i < len(v.in.Sandboxes); i++ {
-		v.dropSandbox(v.in.Sandboxes[i].ID)
-	}
 	if v.in.HoldSandbox == "" {
 		v.act(Action{Op: CreateSandbox, Attempt: attempt})
 	}
@@ -132,9 +129,12 @@ func (v *view) planSandbox() {
 // kept for their logs is in it.
 func (v *view) dropSandbox(id string) {
 	for _, c := range v.in.Containers {
-		if c.SandboxID == id && (v.latest[c.Name].ID == c.ID) {
+		if c.SandboxID == id && (v.latest[c.Name].ID == c.ID || v.previous[c.Name].ID == c.ID) {
 			return
 		}
+	}
+	if !v.m.stopped[id] {
+		v.act(Action{Op: StopSandbox, ID: id})
 	}
 	v.act(Action{Op: RemoveSandbox, ID: id})
 }
@@ -252,5 +252,8 @@ func (v *view) collect() {
 		if c.State != Running && v.latest[c.Name] != c && v.previous[c.Name] != c {
 			v.act(Action{Op: Remove, ID: c.ID, Name: c.Name})
 		}
+	}
+	for i := 1; i < len(v.in.Sandboxes); i++ {
+		v.dropSandbox(v.in.Sandboxes[i].ID)
 	}
 }

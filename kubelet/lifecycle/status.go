@@ -42,8 +42,23 @@ func (v *view) status() corev1.PodStatus {
 	if f := v.m.failed; f != nil && v.pod.Status.Phase != corev1.PodSucceeded {
 		st.Phase, st.Reason, st.Message = corev1.PodFailed, f.Reason, f.Message
 	}
+	v.deferEnd(&st)
 	v.conditions(&st, initsDone)
 	return st
+}
+
+// deferEnd keeps a phase that ends from being told while a container still
+// runs: whoever sees it may start the pod's replacement.
+func (v *view) deferEnd(st *corev1.PodStatus) {
+	if st.Phase != corev1.PodSucceeded && st.Phase != corev1.PodFailed {
+		return
+	}
+	for i := range v.in.Containers {
+		if running(&v.in.Containers[i]) {
+			st.Phase, st.Reason, st.Message = v.pod.Status.Phase, v.pod.Status.Reason, v.pod.Status.Message
+			return
+		}
+	}
 }
 
 // addresses fills the pod's and the node's addresses, first family first.
@@ -174,6 +189,8 @@ func (v *view) coming(st *corev1.ContainerStatus, s *corev1.Container, c *Contai
 	switch {
 	case w != nil && w.reason != "":
 		st.State = corev1.ContainerState{Waiting: v.waitingState(s.Name, "")}
+	case v.m.counted[s.Name] == c.ID: // it is being restarted
+		return
 	case v.now.Before(until) && v.live:
 		st.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
 			Reason: ReasonCrashLoopBackOff,
