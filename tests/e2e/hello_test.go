@@ -28,7 +28,7 @@ func helloPods(t *testing.T) []string {
 
 // ask asks the Service by its name from the client pod.
 func ask() (string, error) {
-	out, err := trySkein("kubectl", "exec", "client", "--", "wget", "-qO-", "-T", "2", "http://hello.default.svc.cluster.local")
+	out, err := trySkein("kubectl", "exec", "client", "--", "wget", "-qO-", "http://hello.default.svc.cluster.local")
 	return strings.TrimSpace(out), err
 }
 

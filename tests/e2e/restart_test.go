@@ -97,7 +97,7 @@ func TestAPeerRestartedWithoutQuorumKeepsItsPodsRulesAndNames(t *testing.T) {
 		return nil
 	})
 	eventually(t, "the service's rules on the lone peer", 60*time.Second, func() error {
-		out, err := trySkein("lab", "exec", node, "--", "busybox", "wget", "-qO-", "-T", "2", "http://"+ip)
+		out, err := trySkein("lab", "exec", node, "--", "busybox", "wget", "-qO-", "http://"+ip)
 		if err == nil && !strings.Contains(out, "hello-") {
 			err = fmt.Errorf("it answered %q", out)
 		}
