@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -88,9 +89,10 @@ func benchmark(b *testing.B, count int) {
 				_, _ = c.Write(questions[i])
 			}
 			for n := left.Add(-1); n >= 0; n = left.Add(-1) {
+				// What a full socket buffer swallowed is asked again.
+				_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 				if _, err := c.Read(buf); err != nil {
-					b.Error(err)
-					return
+					left.Add(1)
 				}
 				_, _ = c.Write(questions[n%1000])
 			}
