@@ -18,22 +18,26 @@ import (
 )
 
 // committer puts items of all peers into the log while this peer leads.
-// Those that arrive while entries are on their way share the next entry.
+// Those that arrive while entries are on their way share the next entry. It
+// has no goroutine that would have to be woken: who brings an item, or sees
+// an entry through, starts the next one.
 type committer struct {
 	raft  *raft.Raft
 	state func() *fsm.State
 	clock *meshClock
-	wake  chan struct{}
+	all   sync.WaitGroup // of entries on their way
 
-	mu    sync.Mutex // guards the fields below
-	queue []*submission
-	bytes int
+	mu      sync.Mutex // guards the fields below
+	queue   []submission
+	bytes   int
+	flights int
+	closed  bool
 }
 
 type submission struct {
 	items []fsm.Item
 	size  int
-	done  chan error // takes one
+	done  func(error) // called once; must not block
 }
 
 const (
@@ -41,90 +45,104 @@ const (
 	maxQueuedBytes = 64 << 20 // then the leader is overloaded
 )
 
-// submit returns when the items are applied on this peer, which leads.
-// An errNotLeader, ErrOverloaded says they are not in the log.
-func (c *committer) submit(ctx context.Context, items []fsm.Item) error {
-	sub := &submission{items: items, done: make(chan error, 1)}
+// enqueue calls done when the items are applied on this peer, which leads.
+// An errNotLeader or ErrOverloaded says they are not in the log.
+func (c *committer) enqueue(items []fsm.Item, done func(error)) {
+	sub := submission{items: items, done: done}
 	for _, it := range items {
 		sub.size += len(it)
 	}
 	c.mu.Lock()
-	if c.bytes > maxQueuedBytes {
+	var refuse error
+	if c.closed {
+		refuse = store.ErrClosed
+	} else if c.bytes > maxQueuedBytes {
+		refuse = store.ErrOverloaded
+	}
+	if refuse != nil {
 		c.mu.Unlock()
-		return store.ErrOverloaded
+		done(refuse)
+		return
 	}
 	c.queue = append(c.queue, sub)
 	c.bytes += sub.size
 	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
+	c.pump()
+}
+
+// close refuses what comes and ends what waits; what is on its way ends with
+// raft.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closed = true
+	queue := c.queue
+	c.queue = nil
+	c.mu.Unlock()
+	for _, sub := range queue {
+		sub.done(store.ErrClosed)
 	}
+}
+
+// submit is enqueue for who can wait.
+func (c *committer) submit(ctx context.Context, items []fsm.Item) error {
+	done := make(chan error, 1)
+	c.enqueue(items, func(err error) { done <- err })
 	select {
-	case err := <-sub.done:
+	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("commit: %w", errors.Join(store.ErrUnknown, ctx.Err()))
 	}
 }
 
-func (c *committer) take() []*submission {
+// take takes the next entry's worth from the queue, if one may start.
+func (c *committer) take() []submission {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed || c.flights >= maxEntries || len(c.queue) == 0 {
+		return nil
+	}
 	size, n := 0, 0
 	for n < len(c.queue) && (n == 0 || size+c.queue[n].size <= fsm.MaxBatch) {
 		size += c.queue[n].size
 		n++
 	}
-	batch := append([]*submission(nil), c.queue[:n]...)
+	batch := append([]submission(nil), c.queue[:n]...)
 	clear(c.queue[:n])
 	c.queue = c.queue[n:]
 	c.bytes -= size
+	c.flights++
 	return batch
 }
 
-// run commits until ctx ends.
-func (c *committer) run(ctx context.Context) {
-	var flights sync.WaitGroup
-	defer flights.Wait()
-	room := make(chan struct{}, maxEntries)
+// pump starts entries until enough are on their way.
+func (c *committer) pump() {
 	for {
-		select {
-		case <-ctx.Done():
+		batch := c.take()
+		if batch == nil {
 			return
-		case <-c.wake:
 		}
-		for {
-			select {
-			case room <- struct{}{}:
-			case <-ctx.Done():
-				return
+		var items []fsm.Item
+		for _, sub := range batch {
+			items = append(items, sub.items...)
+		}
+		f := c.raft.Apply(fsm.Encode(c.state().Level, c.clock.now(), items...), 5*time.Second)
+		c.all.Go(func() {
+			err := f.Error()
+			if err == nil {
+				if a, ok := f.Response().(fsm.Applied); ok {
+					err = a.Err
+				}
 			}
-			batch := c.take()
-			if len(batch) == 0 {
-				<-room
-				break
-			}
-			var items []fsm.Item
+			err = raftError(err)
 			for _, sub := range batch {
-				items = append(items, sub.items...)
+				sub.done(err)
 			}
-			entry := fsm.Encode(c.state().Level, c.clock.now(), items...)
-			f := c.raft.Apply(entry, 5*time.Second)
-			flights.Go(func() {
-				err := f.Error()
-				if err == nil {
-					if a, ok := f.Response().(fsm.Applied); ok {
-						err = a.Err
-					}
-				}
-				err = raftError(err)
-				for _, sub := range batch {
-					sub.done <- err
-				}
-				<-room
-			})
-		}
+			c.mu.Lock()
+			c.flights--
+			c.mu.Unlock()
+			c.pump()
+		})
 	}
 }
 

@@ -65,6 +65,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 var (
 	errNotLeader   = errors.New("not the leader")
 	errUnreachable = errors.New("peer is out of reach")
+	errUndelivered = errors.New("not sent") // for sure
 	errRefused     = errors.New("refused by peer")
 )
 

@@ -110,7 +110,7 @@ func (l *link) start(c *linkConn, read func()) bool {
 func (l *link) ask(ctx context.Context, to member.ServerID, kind call, payload []byte) ([]byte, error) {
 	c, err := l.connect(ctx, to)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(errUndelivered, err)
 	}
 	return c.ask(ctx, kind, payload)
 }

@@ -65,6 +65,11 @@ func (s *Store) Propose(ctx context.Context, t store.Txn) (store.Result, error) 
 	if err != nil {
 		return store.Result{}, err
 	}
+	if s.leader.id() == s.cfg.ServerID {
+		s.sendHere()
+	} else {
+		s.proposer.signal()
+	}
 	select {
 	case o := <-p.done:
 		return o.Result, o.Err
@@ -102,7 +107,6 @@ func (p *proposer) add(t store.Txn) (*proposal, error) {
 	if !one.gone { // Close may have come between
 		p.bytes += len(item)
 		p.queue = append(p.queue, one)
-		p.signal()
 	}
 	return one, nil
 }
@@ -243,9 +247,6 @@ func (p *proposer) waiting() bool {
 	return len(p.pending) > 0
 }
 
-// errUndelivered: the message did not leave this peer.
-var errUndelivered = errors.New("not delivered")
-
 // send sends what is proposed here to the leader, until ctx ends.
 func (s *Store) send(ctx context.Context) {
 	var flights sync.WaitGroup
@@ -261,6 +262,10 @@ func (s *Store) send(ctx context.Context) {
 			leaderless = time.Now()
 		} else if time.Since(leaderless) > s.cfg.Timing.Stall {
 			s.proposer.fail(stalled)
+		}
+		if leader == s.cfg.ServerID {
+			s.sendHere()
+			leader = ""
 		}
 		for leader != "" {
 			select {
@@ -301,25 +306,42 @@ func stalled(one *proposal) error {
 	return store.ErrNoQuorum
 }
 
-// fly sends one batch, and has what must be sent again queued after a pause.
-func (s *Store) fly(ctx context.Context, leader member.ServerID, batch []*proposal) {
+// sendHere commits what is proposed here on this peer, which leads.
+func (s *Store) sendHere() {
+	batch := s.proposer.take()
+	if len(batch) == 0 {
+		return
+	}
+	s.committer.enqueue(itemsOf(batch), func(err error) {
+		if err == nil {
+			s.proposer.landed(batch, err)
+			return
+		}
+		time.AfterFunc(pauseAfterFailure, func() { s.proposer.landed(batch, err) })
+	})
+}
+
+func itemsOf(batch []*proposal) []fsm.Item {
 	items := make([]fsm.Item, len(batch))
 	for i, one := range batch {
 		items[i] = one.item
 	}
+	return items
+}
+
+const pauseAfterFailure = 20 * time.Millisecond
+
+// fly sends one batch to another peer, and has what must be sent again queued
+// after a pause.
+func (s *Store) fly(ctx context.Context, leader member.ServerID, batch []*proposal) {
 	call, cancel := context.WithTimeout(ctx, 4*s.cfg.Timing.Election)
 	defer cancel()
 	changed := s.leader.changed.next()
-	var err error
-	if leader == s.cfg.ServerID {
-		err = s.committer.submit(call, items)
-	} else {
-		err = s.forward(call, leader, items)
-	}
-	if err != nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrOverloaded) {
+	err := s.forward(call, leader, itemsOf(batch))
+	if err != nil {
 		select {
 		case <-changed:
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pauseAfterFailure):
 		case <-ctx.Done():
 		}
 	}

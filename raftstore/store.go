@@ -136,7 +136,7 @@ func (s *Store) start() error {
 	}
 	s.disk.raft.Store(s.raft)
 	s.members.start(s.raft)
-	s.committer = &committer{raft: s.raft, state: s.machine.State, clock: s.clock, wake: make(chan struct{}, 1)}
+	s.committer = &committer{raft: s.raft, state: s.machine.State, clock: s.clock}
 	s.leader = &leaderOf{raft: s.raft, changed: newSignal()}
 	s.raft.RegisterObserver(raft.NewObserver(s.observed, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
@@ -170,7 +170,7 @@ func (s *Store) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, part := range []func(context.Context){
-		s.send, s.committer.run, s.leading.run, s.following.run, s.report, s.lead, s.follow, s.snapshots, s.verify,
+		s.send, s.leading.run, s.following.run, s.report, s.lead, s.follow, s.snapshots, s.verify,
 	} {
 		all.Go(func() { part(inner) })
 	}
@@ -236,12 +236,16 @@ func (s *Store) answer(ctx context.Context, from member.ServerID, kind call, pay
 func (s *Store) Close() error {
 	err := store.ErrClosed
 	s.close.Do(func() {
+		err = nil
 		commit := s.raft.CommitIndex()
 		close(s.closed)
+		s.committer.close()
 		if t, ok := s.trans.(raft.WithClose); ok {
 			err = t.Close()
 		}
-		err = errors.Join(s.raft.Shutdown().Error(), s.disk.saveCommit(commit), s.cfg.Storage.Close())
+		err = errors.Join(err, s.raft.Shutdown().Error())
+		s.committer.all.Wait()
+		err = errors.Join(err, s.disk.saveCommit(commit), s.cfg.Storage.Close())
 		s.proposer.close()
 		s.hub.close()
 	})

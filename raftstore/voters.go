@@ -139,19 +139,19 @@ func (e electorate) heir(voters []member.ServerID) member.ServerID {
 func (e electorate) wanted() []member.ServerID {
 	stay := 0
 	for _, s := range e.servers {
-		if _, known := e.member(member.ServerID(s.ID)); known && !e.leaving(member.ServerID(s.ID)) {
+		if !e.leaving(member.ServerID(s.ID)) {
 			stay++
 		}
 	}
 	aim := max(1, min(e.most, (stay-1)/2*2+1))
 	var chosen, dead []member.ServerID
 	for _, id := range e.ranked(e.voters()) {
-		switch {
-		case e.leaving(id):
-		case e.live(id):
-			chosen = append(chosen, id)
-		default:
+		switch m, _ := e.member(id); {
+		case m.Leaving:
+		case m.Dead:
 			dead = append(dead, id)
+		default: // also one of whom we have been told nothing
+			chosen = append(chosen, id)
 		}
 	}
 	chosen = chosen[:min(aim, len(chosen))]
