@@ -194,7 +194,12 @@ func (m *mesh) components() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	m.background(func(ctx context.Context) error { factory.Start(ctx.Done()); <-ctx.Done(); factory.Shutdown(); return nil })
+	m.background(func(ctx context.Context) error {
+		factory.Start(ctx.Done())
+		<-ctx.Done()
+		factory.Shutdown()
+		return nil
+	})
 	m.background(func(ctx context.Context) error {
 		return all.Run(ctx, role.Fence{Role: role.Controllers, Epoch: 1}, func() {})
 	})
