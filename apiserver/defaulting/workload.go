@@ -84,6 +84,9 @@ func StatefulSet(sts *appsv1.StatefulSet) {
 	point(&s.RevisionHistoryLimit, revisionHistory)
 	PodSpec(&s.Template.Spec)
 	for i := range s.VolumeClaimTemplates {
-		PersistentVolumeClaim(&s.VolumeClaimTemplates[i])
+		t := &s.VolumeClaimTemplates[i]
+		PersistentVolumeClaim(t)
+		set(&t.APIVersion, "v1")
+		set(&t.Kind, "PersistentVolumeClaim")
 	}
 }

@@ -7,7 +7,8 @@ func All() []registry.Kind {
 	return []registry.Kind{
 		Namespace(), Node(), Pod(), Service(), Endpoints(), ConfigMap(), Secret(), ServiceAccount(), Event(),
 		EndpointSlice(), Lease(),
-		Deployment(), ReplicaSet(),
+		Deployment(), ReplicaSet(), StatefulSet(), DaemonSet(),
+		PodDisruptionBudget(), PriorityClass(), StorageClass(),
 		Role(), ClusterRole(), RoleBinding(), ClusterRoleBinding(),
 		Peer(),
 	}

@@ -27,7 +27,7 @@ func claimTemplateMeta(p *problems, path *field.Path, m *metav1.ObjectMeta) {
 
 func (p *problems) positiveQuantity(path *field.Path, q resource.Quantity) {
 	if q.Sign() <= 0 {
-		p.invalid(path, q.String(), "must be greater than 0")
+		p.invalid(path, q.String(), "must be greater than zero")
 	}
 }
 

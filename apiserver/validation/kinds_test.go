@@ -38,7 +38,9 @@ func TestServiceRules(t *testing.T) {
 		{"a plain service is valid", func(*corev1.Service) {}, nil},
 		{"names may begin with a digit", func(s *corev1.Service) { s.Name = "1x" }, nil},
 		{"a service has ports", func(s *corev1.Service) { s.Spec.Ports = nil }, []string{"spec.ports: Required value"}},
-		{"a headless one need not", func(s *corev1.Service) { s.Spec.Ports, s.Spec.ClusterIP, s.Spec.ClusterIPs = nil, "None", []string{"None"} }, nil},
+		{"a headless one need not", func(s *corev1.Service) {
+			s.Spec.Ports, s.Spec.ClusterIP, s.Spec.ClusterIPs = nil, "None", []string{"None"}
+		}, nil},
 		{"several ports have names", func(s *corev1.Service) { s.Spec.Ports = append(s.Spec.Ports, s.Spec.Ports[0]) }, []string{
 			"spec.ports[0].name: Required value", "spec.ports[1].name: Required value",
 			`spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,"NodePort":0}`,

@@ -35,7 +35,21 @@ func untagged(t reflect.Type) reflect.Type {
 		fields := make([]reflect.StructField, 0, t.NumField())
 		for i := range t.NumField() {
 			f := t.Field(i)
-			fields = append(fields, reflect.StructField{Name: f.Name, Type: untagged(f.Type)})
+			switch {
+			case f.Name == "TypeMeta":
+			case f.Name == "ObjectMeta" && f.Anonymous: // its fields, which have JSON names, become the parent's
+				for j := range f.Type.NumField() {
+					m := f.Type.Field(j)
+					fields = append(fields, reflect.StructField{Name: m.Name, Type: m.Type, Tag: m.Tag})
+				}
+			case f.Anonymous: // the source of a volume and the like
+				fields = append(fields, reflect.VisibleFields(untagged(f.Type))...)
+			default:
+				fields = append(fields, reflect.StructField{Name: f.Name, Type: untagged(f.Type)})
+			}
+		}
+		for i := range fields {
+			fields[i].Index, fields[i].Offset = nil, 0
 		}
 		return reflect.StructOf(fields)
 	default:
@@ -57,8 +71,8 @@ func fill(out, in reflect.Value) {
 			fill(out.Index(i), in.Index(i))
 		}
 	case in.Kind() == reflect.Struct:
-		for i := range in.NumField() {
-			fill(out.Field(i), in.Field(i))
+		for i := range out.NumField() {
+			fill(out.Field(i), in.FieldByName(out.Type().Field(i).Name))
 		}
 	}
 }

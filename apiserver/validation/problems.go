@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validate/content"
@@ -147,3 +148,5 @@ func (p *problems) labelSelector(path *field.Path, s *metav1.LabelSelector) {
 func (p *problems) labels(path *field.Path, labels map[string]string) {
 	p.list = append(p.list, metavalidation.ValidateLabels(labels, path)...)
 }
+
+func itoa(n int32) string { return strconv.Itoa(int(n)) }

@@ -101,23 +101,23 @@ func deploymentStrategy(p *problems, path *field.Path, s *appsv1.DeploymentStrat
 		}
 		p.atMostAll(at, unavailable)
 	default:
-		p.add(field.NotSupported(path, shownStrategy(s), []string{
+		r := deref(s.RollingUpdate)
+		p.add(field.NotSupported(path, shownRoll(string(s.Type), s.RollingUpdate != nil, r.MaxUnavailable, r.MaxSurge), []string{
 			string(appsv1.RecreateDeploymentStrategyType), string(appsv1.RollingUpdateDeploymentStrategyType),
 		}))
 	}
 }
 
-// shownStrategy is a strategy as messages print it; there its amounts always
-// have a value.
-func shownStrategy(s *appsv1.DeploymentStrategy) any {
+// shownRoll is an update strategy as messages print it; there its amounts
+// always have a value.
+func shownRoll(name string, rolls bool, unavailable, surge *intstr.IntOrString) any {
 	type rolling struct{ MaxUnavailable, MaxSurge intstr.IntOrString }
-	type strategy struct {
-		Type          appsv1.DeploymentStrategyType
+	out := struct {
+		Type          string
 		RollingUpdate *rolling
-	}
-	out := strategy{Type: s.Type}
-	if r := s.RollingUpdate; r != nil {
-		out.RollingUpdate = &rolling{deref(r.MaxUnavailable), deref(r.MaxSurge)}
+	}{Type: name}
+	if rolls {
+		out.RollingUpdate = &rolling{deref(unavailable), deref(surge)}
 	}
 	return out
 }
