@@ -4,6 +4,7 @@ package vm_test
 
 import (
 	"context"
+	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +79,25 @@ func need(t *testing.T, path string) string {
 	return path
 }
 
+// program is the skein to test: $SKEIN_BINARY, or what `make build` made. The
+// guest has no loader, as a minimal system has none of the right kind.
+func program(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("SKEIN_BINARY")
+	if path == "" {
+		path = need(t, "bin/skein")
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if libs, err := f.ImportedLibraries(); err != nil || len(libs) > 0 {
+		t.Fatalf("%s is not static: it needs %v (%v); run: make build", path, libs, err)
+	}
+	return path
+}
+
 func boot(t *testing.T, g *vm.Guest) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -114,7 +134,7 @@ func TestVMEngineAndGuardOnCgroupV2(t *testing.T) {
 func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
 	g := newGuest(t)
 	g.Memory, g.Within = 3072, 15*time.Minute
-	skein := need(t, "bin/skein")
+	skein := program(t)
 	g.Fill = func(r *vm.Tree) {
 		r.File("bin/skein", skein)
 		for _, image := range []string{"hello", "busybox"} {
@@ -132,7 +152,7 @@ func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
 	g.Steps = []vm.Step{
 		{Name: "network", Script: "ip link set lo up; ip link add eth0 type dummy; ip addr add 10.77.0.1/24 dev eth0; " +
 			"ip link set eth0 up; ip route add default via 10.77.0.254"},
-		{Name: "up", Script: "skein up --detach --name guest --address 10.77.0.1; skein get nodes -o wide; skein status"},
+		{Name: "up", Script: "skein up --detach --name guest --address 10.77.0.1; skein get nodes -o wide | tee /dev/stderr | grep -q 'containerd://2[0-9.]* *$'; skein status"},
 		{Name: "images", Script: "skein image import /images/*.tar; skein image list"},
 		{Name: "apply", Script: "skein apply -f /hello; skein rollout status deployment/hello --timeout=4m; " +
 			"skein wait --for=condition=Ready pod/client --timeout=2m; skein get pods -o wide"},
