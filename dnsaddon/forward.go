@@ -50,9 +50,9 @@ func (q question) String() string {
 	return q.name + " " + strconv.Itoa(int(q.qtype)) + " " + strconv.FormatBool(q.dnssec)
 }
 
-// resolve returns the answer to q, from memory or from upstream; its ID and
-// question are the caller's to set, its records are shared and read-only. When
-// nobody upstream answers, it returns what it remembers, be it old.
+// resolve returns the answer to q, from memory or from upstream, as the
+// caller's own copy. When nobody upstream answers, it returns what it
+// remembers, be it old.
 func (f *forwarder) resolve(ctx context.Context, q question) (*dns.Msg, error) {
 	if m := f.cache.get(q, time.Now(), false); m != nil {
 		return m, nil
@@ -66,7 +66,7 @@ func (f *forwarder) resolve(ctx context.Context, q question) (*dns.Msg, error) {
 		return nil, fmt.Errorf("ask upstream for %s: %w", q.name, ctx.Err())
 	case r := <-wait:
 		if m, ok := r.Val.(*dns.Msg); ok && r.Err == nil {
-			return m, nil
+			return aged(m, func(ttl uint32) uint32 { return ttl }), nil
 		}
 		if m := f.cache.get(q, time.Now(), true); m != nil {
 			return m, nil

@@ -87,12 +87,12 @@ func (f filter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	dst := addrPort(c.Forward.DstIP, c.Forward.DstPort)
 	live, ok := f[lb.Front{Addr: dst.Addr(), Protocol: lb.UDP, Port: dst.Port()}]
 	if !ok {
-		any := netip.IPv4Unspecified()
+		all := netip.IPv4Unspecified()
 		if dst.Addr().Is6() {
-			any = netip.IPv6Unspecified()
+			all = netip.IPv6Unspecified()
 		}
 		// A node port's flow is one that was translated.
-		live, ok = f[lb.Front{Addr: any, Protocol: lb.UDP, Port: dst.Port()}]
+		live, ok = f[lb.Front{Addr: all, Protocol: lb.UDP, Port: dst.Port()}]
 		ok = ok && addrPort(c.Reverse.SrcIP, c.Reverse.SrcPort) != dst
 	}
 	// Where the answers come from is where the packets went.

@@ -248,11 +248,11 @@ func sticks(t *testing.T, s *suite) {
 }
 
 func nodePort(t *testing.T, s *suite) {
-	any := netip.IPv4Unspecified()
+	all := netip.IPv4Unspecified()
 	if s.vip.Is6() {
-		any = netip.IPv6Unspecified()
+		all = netip.IPv6Unspecified()
 	}
-	f := lb.Front{Addr: any, Protocol: lb.TCP, Port: 30080}
+	f := lb.Front{Addr: all, Protocol: lb.TCP, Port: 30080}
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0), Masquerade: true})
 	at := lb.Front{Addr: s.Address(Host), Protocol: lb.TCP, Port: 30080}
 	r, err := s.Dial(t, Client, at)
