@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,9 +19,15 @@ import (
 	"skein.dev/skein/kubelet/spec"
 )
 
-// do does one action and says how it ended.
-func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) result {
-	r := result{action: a}
+// do does one action and says how it ended. A panic is a failure of it.
+func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) (r result) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.k.log.ErrorContext(ctx, "pod action panicked", "pod", w.name(), "action", a.String(), "panic", p, "stack", string(debug.Stack()))
+			r.failure = &lifecycle.Failure{Action: a, Message: fmt.Sprint(p)}
+		}
+	}()
+	r.action = a
 	var err error
 	switch a.Op {
 	case lifecycle.CreateSandbox:
@@ -88,6 +95,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *corev1.Pod, attempt int
 }
 
 func (w *worker) ensureCgroup(pod *corev1.Pod, n spec.Node) error {
+	if err := w.k.ensureClasses(pod); err != nil {
+		return err
+	}
 	r := spec.PodResources(pod)
 	return w.k.cgroups.Ensure(spec.CgroupParent(n.CgroupRoot, pod), cgroup.Limits{
 		CPUShares: r.CpuShares, CPUPeriod: r.CpuPeriod, CPUQuota: r.CpuQuota, MemoryBytes: r.MemoryLimitInBytes,

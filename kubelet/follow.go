@@ -16,10 +16,7 @@ const relistBlind = time.Second
 
 // follow wakes workers when the runtime says that something happened, and
 // compares everything from time to time in case it did not say so.
-func (k *Kubelet) follow(ctx context.Context) {
-	events := make(chan types.UID)
-	state := make(chan bool)
-	k.wg.Go(func() { k.stream(ctx, events, state) })
+func (k *Kubelet) follow(ctx context.Context, events <-chan types.UID, state <-chan bool) {
 	var last map[types.UID]*cri.Held
 	period := relistBlind
 	timer := time.NewTimer(0)

@@ -42,8 +42,7 @@ type Kubelet struct {
 
 	mu      sync.Mutex // guards the fields below
 	workers map[types.UID]*worker
-	ctx     context.Context //nolint:containedctx // the life of Run, for workers that informers start
-	wg      *sync.WaitGroup
+	begin   func(*worker) // runs a worker; nil before and after Run
 }
 
 type registration struct {
@@ -130,11 +129,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { k.status.run(ctx) })
 	k.startWorkers(ctx, &wg)
-	wg.Go(func() { k.follow(ctx) })
+	events, state := make(chan types.UID), make(chan bool)
+	wg.Go(func() { k.stream(ctx, events, state) })
+	wg.Go(func() { k.follow(ctx, events, state) })
 	wg.Go(func() { k.rotateLogs(ctx) })
 	<-ctx.Done()
 	k.mu.Lock()
-	k.ctx = nil // no worker begins from here on
+	k.begin = nil
 	k.mu.Unlock()
 	return cause(ctx)
 }
@@ -179,7 +180,7 @@ func (k *Kubelet) prepare() error {
 	}
 	capacity := k.node.capacity()
 	k.memory = capacity.Memory().Value()
-	return nil
+	return k.ensureClasses(nil)
 }
 
 // specNode is the node as rendering needs it.

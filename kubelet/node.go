@@ -84,7 +84,7 @@ func (n *nodeKeeper) run(ctx context.Context) {
 		if err != nil || !n.isReady() {
 			period = nodeEagerPeriod
 		}
-		if err != nil && ctx.Err() == nil && err.Error() != last {
+		if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && err.Error() != last {
 			last = err.Error()
 			n.cfg.Kit.Log.WarnContext(ctx, "node status not written", "err", err)
 		}

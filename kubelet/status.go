@@ -88,7 +88,11 @@ func (s *statusWriter) run(ctx context.Context) {
 					return
 				}
 				if err := s.write(ctx, uid); err != nil && ctx.Err() == nil {
-					s.log.DebugContext(ctx, "pod status not written", "uid", string(uid), "err", err)
+					level := slog.LevelDebug // the API is away for a moment
+					if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
+						level = slog.LevelWarn
+					}
+					s.log.Log(ctx, level, "pod status not written", "uid", string(uid), "err", err)
 					s.queue.AddRateLimited(uid)
 				} else {
 					s.queue.Forget(uid)

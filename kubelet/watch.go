@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -53,27 +54,37 @@ func (k *Kubelet) podChanged(obj any, gone bool) {
 
 // startLocked begins a worker, unless Run is not there yet or over.
 func (k *Kubelet) startLocked(pod *corev1.Pod, orphan bool) {
-	if k.ctx == nil {
+	if k.begin == nil {
 		return
 	}
-	ctx := k.ctx
 	w := newWorker(k, pod, orphan)
 	k.workers[pod.UID] = w
-	k.wg.Go(func() {
-		w.run(ctx)
+	k.begin(w)
+}
+
+// live runs a worker to its end. A panic ends only the worker: one poisonous
+// pod must not take the node along.
+func (k *Kubelet) live(ctx context.Context, w *worker) {
+	uid := w.pod.UID
+	defer func() {
+		if r := recover(); r != nil {
+			k.log.ErrorContext(ctx, "pod worker panicked, the pod is left as it is", "pod", w.name(), "panic", r, "stack", string(debug.Stack()))
+			return // its entry stays, so that nothing takes it for an orphan
+		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.workers[pod.UID] == w {
-			delete(k.workers, pod.UID)
+		if k.workers[uid] == w {
+			delete(k.workers, uid)
 		}
-	})
+	}()
+	w.run(ctx)
 }
 
 // startWorkers begins with the pods that are known.
 func (k *Kubelet) startWorkers(ctx context.Context, wg *sync.WaitGroup) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ctx, k.wg = ctx, wg
+	k.begin = func(w *worker) { wg.Go(func() { k.live(ctx, w) }) }
 	pods, err := k.podLister.List(labels.Everything())
 	if err != nil {
 		k.log.ErrorContext(ctx, "list pods", "err", err) // an indexer in memory does not fail

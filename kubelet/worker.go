@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -31,6 +32,7 @@ type worker struct {
 	refreshAt time.Time
 	retryAt   time.Time
 	adopted   bool
+	waits     map[string]string // container -> waiting reason that was last told
 
 	mu         sync.Mutex // guards the fields below
 	pod        *corev1.Pod
@@ -98,8 +100,10 @@ func (w *worker) run(ctx context.Context) {
 	w.probes = probe.New(probe.Config{
 		Exec: w.k.runtime, Changed: w.poke, Failed: w.probeFailed, Spread: false,
 	})
+	ctx, cancel := context.WithCancel(ctx)
 	defer w.wg.Wait()
-	defer w.probes.Stop()
+	defer func() { w.probes.Stop() }() // adopt may have made others
+	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -172,7 +176,7 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 	}
 	if !w.adopted {
 		w.adopted = true
-		w.adopt(containers)
+		w.adopt(containers, now)
 	}
 	if dirty {
 		w.machine.Retry()
@@ -186,6 +190,7 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 		w.k.status.forget(pod.UID)
 		return time.Time{}, true
 	}
+	w.tellBackOff(&plan.Status)
 	if !gone && !w.orphan {
 		w.k.status.set(pod, &plan.Status, plan.Clean)
 	}
@@ -201,9 +206,11 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 	return next, false
 }
 
-// adopt spreads the first probes of containers that were found running.
-func (w *worker) adopt(containers []lifecycle.Container) {
+// adopt spreads the first probes of containers that were found running, and
+// looks after their volumes, whose objects may have changed meanwhile.
+func (w *worker) adopt(containers []lifecycle.Container, now time.Time) {
 	if slices.ContainsFunc(containers, func(c lifecycle.Container) bool { return c.State == lifecycle.Running }) {
+		w.refreshAt = now
 		w.probes.Stop()
 		w.probes = probe.New(probe.Config{Exec: w.k.runtime, Changed: w.poke, Failed: w.probeFailed, Spread: true})
 	}
@@ -366,4 +373,28 @@ func (w *worker) refresh(ctx context.Context, pod *corev1.Pod, plan lifecycle.Pl
 func (w *worker) name() string {
 	p, _ := w.current()
 	return p.Namespace + "/" + p.Name
+}
+
+// tellBackOff records an event when a container begins to back off.
+func (w *worker) tellBackOff(st *corev1.PodStatus) {
+	now := map[string]string{}
+	for _, list := range [][]corev1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses} {
+		for i := range list {
+			c := &list[i]
+			if c.State.Waiting == nil {
+				continue
+			}
+			now[c.Name] = c.State.Waiting.Reason
+			if w.waits[c.Name] == now[c.Name] {
+				continue
+			}
+			switch c.State.Waiting.Reason {
+			case lifecycle.ReasonCrashLoopBackOff:
+				w.event(corev1.EventTypeWarning, "BackOff", "Restarting", "Back-off restarting failed container "+c.Name, c.Name)
+			case lifecycle.ReasonImagePullBackOff:
+				w.event(corev1.EventTypeNormal, "BackOff", "Pulling", fmt.Sprintf("Back-off pulling image %q", c.Image), c.Name)
+			}
+		}
+	}
+	w.waits = now
 }

@@ -101,7 +101,7 @@ func (s *Set) downward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, m 
 	return f, nil
 }
 
-func (s *Set) projected(ctx context.Context, pod *corev1.Pod, p *corev1.ProjectedVolumeSource) (files, time.Time, error) {
+func (s *Set) projected(ctx context.Context, pod *corev1.Pod, volume string, p *corev1.ProjectedVolumeSource) (files, time.Time, error) {
 	out := files{}
 	m := mode(p.DefaultMode)
 	var next time.Time
@@ -119,7 +119,7 @@ func (s *Set) projected(ctx context.Context, pod *corev1.Pod, p *corev1.Projecte
 		case src.ServiceAccountToken != nil:
 			var again time.Time
 			var data []byte
-			data, again, err = s.token(ctx, pod, src.ServiceAccountToken)
+			data, again, err = s.token(ctx, pod, volume, src.ServiceAccountToken)
 			f = files{src.ServiceAccountToken.Path: {data, m}}
 			if !again.IsZero() && (next.IsZero() || again.Before(next)) {
 				next = again

@@ -2,7 +2,12 @@ package volume
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
@@ -37,7 +42,7 @@ func renewAt(made, expires time.Time) time.Time {
 
 // token returns a valid token and when to ask again. A token that is due and
 // cannot be renewed serves until it expires.
-func (s *Set) token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) ([]byte, time.Time, error) {
+func (s *Set) token(ctx context.Context, pod *corev1.Pod, volume string, p *corev1.ServiceAccountTokenProjection) ([]byte, time.Time, error) {
 	key := tokenKey{uid: pod.UID, account: pod.Spec.ServiceAccountName, audience: p.Audience, seconds: 3600}
 	if p.ExpirationSeconds != nil {
 		key.seconds = *p.ExpirationSeconds
@@ -46,6 +51,9 @@ func (s *Set) token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccou
 	have := s.tokens[key]
 	s.mu.Unlock()
 	now := time.Now()
+	if have.value == nil {
+		have = readToken(filepath.Join(s.dir(pod, "projected", volume), p.Path))
+	}
 	if now.Before(have.renew) {
 		return have.value, have.renew, nil
 	}
@@ -73,4 +81,31 @@ func (s *Set) token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccou
 	s.tokens[key] = have
 	s.mu.Unlock()
 	return have.value, have.renew, nil
+}
+
+// readToken finds a token that an earlier life of the kubelet wrote; what is
+// none that can be understood is none. The file is ours, so its claims are
+// believed without their signature.
+func readToken(path string) token {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return token{}
+	}
+	parts := strings.Split(string(b), ".")
+	if len(parts) != 3 {
+		return token{}
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return token{}
+	}
+	var claims struct {
+		Made    int64 `json:"iat"`
+		Expires int64 `json:"exp"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil || claims.Made == 0 || claims.Expires == 0 {
+		return token{}
+	}
+	made, expires := time.Unix(claims.Made, 0), time.Unix(claims.Expires, 0)
+	return token{value: b, renew: renewAt(made, expires), expires: expires}
 }

@@ -124,7 +124,7 @@ func (s *Set) ensure(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Pl
 		f, err := s.downward(pod, v.DownwardAPI.Items, mode(v.DownwardAPI.DefaultMode))
 		return s.write(pod, "downward-api", v.Name, f, none, err)
 	case v.Projected != nil:
-		f, again, err := s.projected(ctx, pod, v.Projected)
+		f, again, err := s.projected(ctx, pod, v.Name, v.Projected)
 		return s.write(pod, "projected", v.Name, f, again, err)
 	}
 	return Place{}, none, errors.New("this node does not know the volume's type")
