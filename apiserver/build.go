@@ -114,7 +114,7 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 	c.StorageObjectCountTracker = nil
 	c.LongRunningFunc = longRunning()
 	c.BuildHandlerChainFunc = s.chain
-	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum))
+	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum), healthz.NamedCheck("first-objects", s.first))
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, else groups vanish from discovery
 	c.RESTOptionsGetter = options.Getter(s.foreignCodec)
 	if c.Authentication.Authenticator, err = s.authenticator(); err != nil {

@@ -47,10 +47,11 @@ func (s *Server) authenticator() (authenticator.Request, error) {
 		}
 		tokens = append(tokens, s.tokens)
 	}
-	s.bearer = cache.New(tokenunion.NewFailOnError(tokens...), false, tokenGood, tokenBad)
+	s.bearer = cache.New(tokenunion.New(tokens...), false, tokenGood, tokenBad)
 	all = append(all, bearertoken.New(s.bearer), websocket.NewProtocolAuthenticator(s.bearer))
-	known := group.NewAuthenticatedGroupAdder(union.NewFailOnError(all...))
-	return union.New(known, anonymous.NewAuthenticator(nil)), nil
+	// Who shows a credential that is not good is refused, not made anonymous.
+	known := group.NewAuthenticatedGroupAdder(union.New(all...))
+	return union.NewFailOnError(known, anonymous.NewAuthenticator(nil)), nil
 }
 
 // authorizer asks, in this order: is it the administrators' group, a node at

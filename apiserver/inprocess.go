@@ -33,7 +33,7 @@ func (s *Server) ClientConfig(name string) *rest.Config {
 	}
 	t := &inProcess{server: s, user: &user.DefaultInfo{Name: name, Groups: groups}}
 	return &rest.Config{
-		Host: inProcessHost, Transport: t, QPS: -1, UserAgent: "skein/" + name, DisableCompression: true,
+		Host: inProcessHost, Transport: t, QPS: -1, WarningHandler: rest.NoWarnings{}, UserAgent: "skein/" + name, DisableCompression: true,
 		ContentConfig: rest.ContentConfig{
 			ContentType:        "application/vnd.kubernetes.protobuf",
 			AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",

@@ -40,6 +40,8 @@ func (s *Server) maintain(ctx context.Context) error {
 		if err := s.untilDone(ctx, "create the first objects", s.createFirst); err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
+		s.rbac.Refresh() // the roles just made hold from the moment the peer is ready
+		s.begun.Store(true)
 		return s.keepEndpoints(ctx)
 	})
 	return g.Wait()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,7 @@ type Server struct {
 	bearer    authenticator.Token
 	rbac      *authz.RBAC
 	authz     authorizer.Authorizer
+	begun     atomic.Bool // the first objects exist
 
 	// base is the parent of in-process requests; serving that of streams.
 	// Both end with Run, serving first.
@@ -161,6 +163,14 @@ func (s *Server) front(chain http.Handler) http.Handler {
 		}
 		chain.ServeHTTP(w, r)
 	})
+}
+
+// first is the readiness check of what a cluster begins with.
+func (s *Server) first(*http.Request) error {
+	if !s.begun.Load() {
+		return errors.New("the cluster's first objects are not there yet")
+	}
+	return nil
 }
 
 // quorum is the readiness check of the store.

@@ -22,6 +22,7 @@ import (
 	"skein.dev/skein/api/store"
 	"skein.dev/skein/apiserver/storage"
 	"skein.dev/skein/apiserver/storage/memstore"
+	"skein.dev/skein/raftstore/storetest"
 )
 
 const (
@@ -158,9 +159,10 @@ func run(f func(context.Context, *testing.T, kstorage.Interface)) func(*testing.
 	}
 }
 
-// TestPublishedSuiteWrites runs the write half of k8s.io/apiserver/pkg/storage/testing.
-func TestPublishedSuiteWrites(t *testing.T) {
-	for name, f := range map[string]func(context.Context, *testing.T, kstorage.Interface){
+type suiteFunc = func(context.Context, *testing.T, kstorage.Interface)
+
+func writes() map[string]suiteFunc {
+	return map[string]suiteFunc{
 		"CreateWithTTL":                              suite.RunTestCreateWithTTL,
 		"CreateWithKeyExist":                         suite.RunTestCreateWithKeyExist,
 		"UnconditionalDelete":                        suite.RunTestUnconditionalDelete,
@@ -177,7 +179,51 @@ func TestPublishedSuiteWrites(t *testing.T) {
 		"GuaranteedUpdateWithConflict":               suite.RunTestGuaranteedUpdateWithConflict,
 		"GuaranteedUpdateWithSuggestionAndConflict":  suite.RunTestGuaranteedUpdateWithSuggestionAndConflict,
 		"KeySchema": suite.RunTestKeySchema,
-	} {
+	}
+}
+
+func lists() map[string]suiteFunc {
+	return map[string]suiteFunc{
+		"ListPaging":             suite.RunTestListPaging,
+		"GetListRecursivePrefix": suite.RunTestGetListRecursivePrefix,
+		"NamespaceScopedList":    suite.RunTestNamespaceScopedList,
+	}
+}
+
+func watches() map[string]suiteFunc {
+	return map[string]suiteFunc{
+		"DelayedWatchDelivery":            suite.RunTestDelayedWatchDelivery,
+		"WatchContextCancel":              suite.RunTestWatchContextCancel,
+		"WatcherTimeout":                  suite.RunTestWatcherTimeout,
+		"WatchDeleteEventHasLatestRV":     suite.RunTestWatchDeleteEventObjectHaveLatestRV,
+		"WatchInitializationSignal":       suite.RunTestWatchInitializationSignal,
+		"ClusterScopedWatch":              suite.RunTestClusterScopedWatch,
+		"NamespaceScopedWatch":            suite.RunTestNamespaceScopedWatch,
+		"SendInitialEventsBackwardCompat": suite.RunSendInitialEventsBackwardCompatibility,
+		"WatchListMatchSingle":            suite.RunWatchListMatchSingle,
+		"Watch":                           suite.RunTestWatch,
+		"DeleteTriggerWatch":              suite.RunTestDeleteTriggerWatch,
+		"WatchFromNonZero":                suite.RunTestWatchFromNonZero,
+		"BookmarksWithCorrectVersion":     suite.RunTestOptionalWatchBookmarksWithCorrectResourceVersion,
+	}
+}
+
+// TestPublishedSuiteOnRaft runs all functions that want nothing but a storage
+// on the product's own store.
+func TestPublishedSuiteOnRaft(t *testing.T) {
+	onRaft := func(c *storage.Config) { c.Store = storetest.New(t) }
+	for _, all := range []map[string]suiteFunc{writes(), lists(), watches(), {
+		"Get": suite.RunTestGet, "WatchSemantics": suite.RunWatchSemantics, "WatchSemanticInitialEvents": suite.RunWatchSemanticInitialEventsExtended,
+	}} {
+		for name, f := range all {
+			t.Run(name, func(t *testing.T) { f(t.Context(), t, setup(t, onRaft)) })
+		}
+	}
+}
+
+// TestPublishedSuiteWrites runs the write half of k8s.io/apiserver/pkg/storage/testing.
+func TestPublishedSuiteWrites(t *testing.T) {
+	for name, f := range writes() {
 		t.Run(name, run(f))
 	}
 	t.Run("Create", func(t *testing.T) { f := setup(t); suite.RunTestCreate(t.Context(), t, f, f.stored) })
@@ -225,11 +271,7 @@ func TestPublishedSuiteUnsafeDeletes(t *testing.T) {
 
 // TestPublishedSuiteLists runs the list half.
 func TestPublishedSuiteLists(t *testing.T) {
-	for name, f := range map[string]func(context.Context, *testing.T, kstorage.Interface){
-		"ListPaging":             suite.RunTestListPaging,
-		"GetListRecursivePrefix": suite.RunTestGetListRecursivePrefix,
-		"NamespaceScopedList":    suite.RunTestNamespaceScopedList,
-	} {
+	for name, f := range lists() {
 		t.Run(name, run(f))
 	}
 	t.Run("List", func(t *testing.T) { f := setup(t); suite.RunTestList(t.Context(), t, f, f.compact, false, nil) })
@@ -274,21 +316,7 @@ func TestPublishedSuiteLists(t *testing.T) {
 // TestPublishedSuiteWatches runs the watch half, on objects that share their
 // encoding as they do in the product.
 func TestPublishedSuiteWatches(t *testing.T) {
-	for name, f := range map[string]func(context.Context, *testing.T, kstorage.Interface){
-		"DelayedWatchDelivery":            suite.RunTestDelayedWatchDelivery,
-		"WatchContextCancel":              suite.RunTestWatchContextCancel,
-		"WatcherTimeout":                  suite.RunTestWatcherTimeout,
-		"WatchDeleteEventHasLatestRV":     suite.RunTestWatchDeleteEventObjectHaveLatestRV,
-		"WatchInitializationSignal":       suite.RunTestWatchInitializationSignal,
-		"ClusterScopedWatch":              suite.RunTestClusterScopedWatch,
-		"NamespaceScopedWatch":            suite.RunTestNamespaceScopedWatch,
-		"SendInitialEventsBackwardCompat": suite.RunSendInitialEventsBackwardCompatibility,
-		"WatchListMatchSingle":            suite.RunWatchListMatchSingle,
-		"Watch":                           suite.RunTestWatch,
-		"DeleteTriggerWatch":              suite.RunTestDeleteTriggerWatch,
-		"WatchFromNonZero":                suite.RunTestWatchFromNonZero,
-		"BookmarksWithCorrectVersion":     suite.RunTestOptionalWatchBookmarksWithCorrectResourceVersion,
-	} {
+	for name, f := range watches() {
 		t.Run(name, run(f))
 	}
 	// These two set feature gates and so cannot run beside others.

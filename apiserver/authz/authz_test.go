@@ -1,0 +1,161 @@
+package authz_test
+
+import (
+	"context"
+	"iter"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"skein.dev/skein/apiserver/authz"
+	"skein.dev/skein/apiserver/bootstrap"
+)
+
+// request is written "verb group/resource/sub namespace/name" by its fields.
+type request struct {
+	user   string
+	groups []string
+	verb   string
+	group  string
+	res    string
+	sub    string
+	ns     string
+	name   string
+	path   string
+}
+
+func (r request) attributes() authorizer.Attributes {
+	return authorizer.AttributesRecord{
+		User: &user.DefaultInfo{Name: r.user, Groups: r.groups}, Verb: r.verb, APIGroup: r.group, Resource: r.res, Subresource: r.sub,
+		Namespace: r.ns, Name: r.name, Path: r.path, ResourceRequest: r.path == "",
+	}
+}
+
+func decide(t *testing.T, a authorizer.Authorizer, r request) bool {
+	t.Helper()
+	d, _, err := a.Authorize(context.Background(), r.attributes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d == authorizer.DecisionAllow
+}
+
+func TestRolesAllowWhatTheySayAndNothingElse(t *testing.T) {
+	policy := authz.Policy{
+		ClusterRoles: append(bootstrap.ClusterRoles(),
+			&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "crontab-view", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}}, Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{"stable.example.com"}, Resources: []string{"crontabs"}, Verbs: []string{"get"}},
+			}}),
+		ClusterRoleBindings: bootstrap.ClusterRoleBindings(),
+		Roles: []*rbacv1.Role{{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "one-map"}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"mine"}, Verbs: []string{"get", "update"}},
+			{APIGroups: []string{""}, Resources: []string{"*/log"}, Verbs: []string{"get"}},
+		}}},
+		RoleBindings: []*rbacv1.RoleBinding{
+			{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "a"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "ann"}}, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "one-map"}},
+			{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "b"}, Subjects: []rbacv1.Subject{{Kind: "Group", Name: "devs"}}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "admin"}},
+			{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c"}, Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "bot"}}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"}},
+		},
+	}
+	rbac := authz.NewRBAC(func() authz.Policy { return policy })
+	rbac.Refresh()
+	bot := "system:serviceaccount:n:bot"
+	all := []string{user.AllAuthenticated}
+	for name, row := range map[string]struct {
+		request
+		want bool
+	}{
+		"a named object":                  {request{user: "ann", verb: "get", res: "configmaps", ns: "n", name: "mine"}, true},
+		"another name":                    {request{user: "ann", verb: "get", res: "configmaps", ns: "n", name: "yours"}, false},
+		"a list of named objects":         {request{user: "ann", verb: "list", res: "configmaps", ns: "n"}, false},
+		"another namespace":               {request{user: "ann", verb: "get", res: "configmaps", ns: "m", name: "mine"}, false},
+		"a subresource by star":           {request{user: "ann", verb: "get", res: "pods", sub: "log", ns: "n", name: "p"}, true},
+		"not the resource of it":          {request{user: "ann", verb: "get", res: "pods", ns: "n", name: "p"}, false},
+		"admin by group":                  {request{user: "eve", groups: []string{"devs"}, verb: "create", group: "apps", res: "deployments", ns: "n"}, true},
+		"admin sums up view of others":    {request{user: "eve", groups: []string{"devs"}, verb: "get", group: "stable.example.com", res: "crontabs", ns: "n"}, true},
+		"admin of one namespace":          {request{user: "eve", groups: []string{"devs"}, verb: "create", group: "apps", res: "deployments", ns: "m"}, false},
+		"admin makes no nodes":            {request{user: "eve", groups: []string{"devs"}, verb: "create", res: "nodes"}, false},
+		"view reads pods":                 {request{user: bot, verb: "list", res: "pods", ns: "n"}, true},
+		"view reads no secrets":           {request{user: bot, verb: "get", res: "secrets", ns: "n", name: "s"}, false},
+		"view writes nothing":             {request{user: bot, verb: "create", res: "pods", ns: "n"}, false},
+		"anybody discovers":               {request{user: "x", groups: all, verb: "get", path: "/apis/apps/v1"}, true},
+		"nobody unknown discovers":        {request{user: user.Anonymous, groups: []string{user.AllUnauthenticated}, verb: "get", path: "/apis"}, false},
+		"everybody sees the version":      {request{user: user.Anonymous, groups: []string{user.AllUnauthenticated}, verb: "get", path: "/version"}, true},
+		"the scheduler binds":             {request{user: user.KubeScheduler, verb: "create", res: "pods", sub: "binding", ns: "n", name: "p"}, true},
+		"the scheduler reads no secrets":  {request{user: user.KubeScheduler, verb: "get", res: "secrets", ns: "n", name: "s"}, false},
+		"controllers finish namespaces":   {request{user: user.KubeControllerManager, verb: "update", res: "namespaces", sub: "finalize", name: "n"}, true},
+		"controllers create no role":      {request{user: user.KubeControllerManager, verb: "create", group: "rbac.authorization.k8s.io", res: "clusterrolebindings"}, false},
+		"everybody may ask about himself": {request{user: "x", groups: all, verb: "create", group: "authorization.k8s.io", res: "selfsubjectaccessreviews"}, true},
+		"not everybody asks about others": {request{user: "x", groups: all, verb: "create", group: "authorization.k8s.io", res: "subjectaccessreviews"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := decide(t, rbac, row.request); got != row.want {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
+	pods := []*corev1.Pod{
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "here"}, Spec: corev1.PodSpec{
+			NodeName: "a", ServiceAccountName: "bot", ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}},
+			Containers: []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "env"}}}}}},
+			Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "projected"}}},
+			}}}}},
+		}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "there"}, Spec: corev1.PodSpec{
+			NodeName: "b", ServiceAccountName: "other", Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "theirs"}}}},
+		}},
+	}
+	node := &authz.Node{Pods: func(ns string) iter.Seq[*corev1.Pod] {
+		return func(yield func(*corev1.Pod) bool) {
+			for _, p := range pods {
+				if (ns == "" || p.Namespace == ns) && !yield(p) {
+					return
+				}
+			}
+		}
+	}}
+	for name, row := range map[string]struct {
+		request
+		want bool
+	}{
+		"its node's status":               {request{verb: "patch", res: "nodes", sub: "status", name: "a"}, true},
+		"another node's status":           {request{verb: "patch", res: "nodes", sub: "status", name: "b"}, false},
+		"deletes no node":                 {request{verb: "delete", res: "nodes", name: "a"}, false},
+		"its pod's status":                {request{verb: "patch", res: "pods", sub: "status", ns: "n", name: "here"}, true},
+		"another's pod's status":          {request{verb: "patch", res: "pods", sub: "status", ns: "n", name: "there"}, false},
+		"deletes its pod":                 {request{verb: "delete", res: "pods", ns: "n", name: "here"}, true},
+		"binds nothing":                   {request{verb: "create", res: "pods", sub: "binding", ns: "n", name: "here"}, false},
+		"a pull secret":                   {request{verb: "get", res: "secrets", ns: "n", name: "pull"}, true},
+		"a projected secret":              {request{verb: "get", res: "secrets", ns: "n", name: "projected"}, true},
+		"another's secret":                {request{verb: "get", res: "secrets", ns: "n", name: "theirs"}, false},
+		"all secrets":                     {request{verb: "list", res: "secrets", ns: "n"}, false},
+		"writes no secret":                {request{verb: "update", res: "secrets", ns: "n", name: "pull"}, false},
+		"a config map of the environment": {request{verb: "watch", res: "configmaps", ns: "n", name: "env"}, true},
+		"a config map of nobody":          {request{verb: "get", res: "configmaps", ns: "n", name: "x"}, false},
+		"its pod's account's token":       {request{verb: "create", res: "serviceaccounts", sub: "token", ns: "n", name: "bot"}, true},
+		"another account's token":         {request{verb: "create", res: "serviceaccounts", sub: "token", ns: "n", name: "other"}, false},
+		"services":                        {request{verb: "list", res: "services"}, true},
+		"its lease":                       {request{verb: "update", group: "coordination.k8s.io", res: "leases", ns: "kube-node-lease", name: "a"}, true},
+		"another's lease":                 {request{verb: "update", group: "coordination.k8s.io", res: "leases", ns: "kube-node-lease", name: "b"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := row.request
+			r.user, r.groups = "system:node:a", []string{user.NodesGroup}
+			if got := decide(t, node, r); got != row.want {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+			r.groups = nil
+			if decide(t, node, r) {
+				t.Error("allowed without the nodes' group")
+			}
+		})
+	}
+}
