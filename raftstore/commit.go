@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -157,7 +156,7 @@ func raftError(err error) error {
 		return fmt.Errorf("commit: %w", store.ErrOverloaded)
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return fmt.Errorf("commit: %w", errors.Join(store.ErrClosed, store.ErrUnknown))
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return fmt.Errorf("commit: %w", store.ErrNoSpace)
 	default:
 		return fmt.Errorf("commit: %w: %w", store.ErrUnknown, err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,6 +58,11 @@ type disk struct {
 
 	appends, entries, bytes atomic.Uint64
 	sinceSnapshot           atomic.Int64
+	full                    atomic.Bool // the last write to the log found no space
+}
+
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 var commitKey = []byte("skein-commit") //nolint:gochecknoglobals // a constant; Go has none of this type
@@ -91,7 +97,9 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 		marked[i] = &c
 		size += len(l.Data)
 	}
-	if err := d.inner.Logs.StoreLogs(marked); err != nil {
+	err := d.inner.Logs.StoreLogs(marked)
+	d.full.Store(noSpace(err))
+	if err != nil {
 		return fmt.Errorf("store log: %w", err)
 	}
 	d.appends.Add(1)

@@ -261,7 +261,10 @@ func (s *Store) send(ctx context.Context) {
 		if leader != "" {
 			leaderless = time.Now()
 		} else if time.Since(leaderless) > s.cfg.Timing.Stall {
-			s.proposer.fail(stalled)
+			s.proposer.fail(because(store.ErrNoQuorum))
+		}
+		if (leader == "" || leader == s.cfg.ServerID) && s.disk.full.Load() {
+			s.proposer.fail(because(store.ErrNoSpace)) // nobody else's disk can help
 		}
 		if leader == s.cfg.ServerID {
 			s.sendHere()
@@ -299,11 +302,14 @@ func (s *Store) send(ctx context.Context) {
 	}
 }
 
-func stalled(one *proposal) error {
-	if one.flying || one.unsure {
-		return errors.Join(store.ErrUnknown, store.ErrNoQuorum)
+// because fails a proposal for a reason that also keeps all others waiting.
+func because(reason error) func(*proposal) error {
+	return func(one *proposal) error {
+		if one.flying || one.unsure {
+			return errors.Join(store.ErrUnknown, reason)
+		}
+		return reason
 	}
-	return store.ErrNoQuorum
 }
 
 // sendHere commits what is proposed here on this peer, which leads.

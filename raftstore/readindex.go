@@ -21,6 +21,7 @@ import (
 type rounds struct {
 	confirm func(context.Context) (uint64, error)
 	limit   time.Duration
+	closed  <-chan struct{}
 	wake    chan struct{}
 
 	mu   sync.Mutex // guards next
@@ -33,8 +34,8 @@ type round struct {
 	err   error
 }
 
-func newRounds(limit time.Duration, confirm func(context.Context) (uint64, error)) *rounds {
-	return &rounds{confirm: confirm, limit: limit, wake: make(chan struct{}, 1)}
+func newRounds(limit time.Duration, closed <-chan struct{}, confirm func(context.Context) (uint64, error)) *rounds {
+	return &rounds{confirm: confirm, limit: limit, closed: closed, wake: make(chan struct{}, 1)}
 }
 
 func (r *rounds) join(ctx context.Context) (uint64, error) {
@@ -51,6 +52,8 @@ func (r *rounds) join(ctx context.Context) (uint64, error) {
 	select {
 	case <-one.done:
 		return one.index, one.err
+	case <-r.closed:
+		return 0, store.ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}

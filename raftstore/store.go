@@ -102,7 +102,7 @@ func (s *Store) start() error {
 	s.proposer = newProposer(s.cfg.ServerID, boot, s.cfg.Queue)
 	s.link = newLink(s.cfg.Link, s.members, s.answer, s.log)
 	limit := 2 * s.cfg.Timing.Election
-	s.leading, s.following = newRounds(limit, s.leaderIndex), newRounds(limit, s.askIndex)
+	s.leading, s.following = newRounds(limit, s.closed, s.leaderIndex), newRounds(limit, s.closed, s.askIndex)
 
 	self := raftAddress(s.cfg.ServerID, s.cfg.Address)
 	if s.cfg.Raft.Listener == nil {
@@ -127,6 +127,9 @@ func (s *Store) start() error {
 	if err := s.bootstrap(rc); err != nil {
 		return err
 	}
+	if err := s.hasten(rc); err != nil {
+		return err
+	}
 	s.raft, err = raft.NewRaft(rc, &replica{
 		machine: s.machine, proposer: s.proposer, waits: s.waits, hub: s.hub,
 		expiry: s.expiry, pusher: s.pusher, roles: s.roles,
@@ -143,6 +146,21 @@ func (s *Store) start() error {
 		return ok
 	}))
 	return nil
+}
+
+// hasten spares the only voter the wait for others.
+func (s *Store) hasten(rc *raft.Config) error {
+	n, ok := s.trans.(*raft.NetworkTransport)
+	if !ok {
+		return nil
+	}
+	only, err := s.onlyVoter(*rc, s.trans)
+	if err == nil && only {
+		e := &eager{NetworkTransport: n, rpcs: make(chan raft.RPC, 1)}
+		s.trans = e
+		go e.urge(s.closed)
+	}
+	return err
 }
 
 // bootstrap founds a cluster of this one peer, if that was asked for and the
