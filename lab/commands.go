@@ -11,9 +11,10 @@ type Commands interface {
 	Token(p Peer) []string
 	// Join makes p a peer of the mesh of at; the command ends when p is ready.
 	Join(p, at Peer, token string) []string
-	// Start starts p, which was made before; the command ends when p is ready.
+	// Start starts p, which was made before; the command ends when p is ready,
+	// and fails if p runs.
 	Start(p Peer) []string
-	// Stop stops p in order.
+	// Stop stops p in order; its containers may go on.
 	Stop(p Peer) []string
 	// Import loads an image file on p, which is ready.
 	Import(p Peer, file string) []string

@@ -44,7 +44,6 @@ type Lab struct {
 var (
 	ErrNoLab   = errors.New("there is no lab here")
 	ErrNoPeer  = errors.New("the lab has no such peer")
-	ErrRunning = errors.New("it runs already")
 	ErrStopped = errors.New("it does not run")
 )
 

@@ -70,7 +70,7 @@ func TestKilledPeerLosesEveryProcessAndStartsAgain(t *testing.T) {
 	if err := l.Start(t.Context(), "p1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Start(t.Context(), "p1"); !errors.Is(err, lab.ErrRunning) {
+	if err := l.Start(t.Context(), "p1"); err == nil || !strings.Contains(err.Error(), "it runs already") {
 		t.Errorf("starting it again: %v", err)
 	}
 	if got := ask(t, st.Peers[0].API, "who"); got != "p1" {
@@ -94,18 +94,29 @@ func TestKillOfAPartLeavesTheRestAlone(t *testing.T) {
 	}
 }
 
-func TestStoppedPeerWasToldFirst(t *testing.T) {
+func TestStoppedPeerLeavesItsContainersAndFindsThemAgain(t *testing.T) {
 	l := newLab(t)
-	up(t, l, 2)
+	up(t, l, 3)
 	if err := l.Stop(t.Context(), "p2"); err != nil {
 		t.Fatal(err)
 	}
-	p := status(t, l).Peers[1]
-	if _, err := os.Stat(filepath.Join(p.Dir, "stopped")); err != nil || p.Processes != 0 {
-		t.Errorf("told: %v; %d processes are left", err, p.Processes)
+	waitFor(t, "the server to be gone", func() bool { return status(t, l).Peers[1].Processes == 1 })
+	if err := l.Start(t.Context(), "p2"); err != nil {
+		t.Fatal(err)
+	}
+	// The mount is still that of the first start: the old child keeps its namespace.
+	var out bytes.Buffer
+	if err := l.Exec(t.Context(), "p2", []string{"sh", "-c", "grep -c /p2/run/mnt /proc/self/mountinfo"}, nil, &out, os.Stderr); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(out.String()); got != "2" {
+		t.Errorf("%s mounts are there, want that of each start", got)
+	}
+	if err := l.Kill(t.Context(), "p2", ""); err != nil {
+		t.Fatal(err)
 	}
 	if err := l.Stop(t.Context(), "p2"); !errors.Is(err, lab.ErrStopped) {
-		t.Errorf("stopping it again: %v", err)
+		t.Errorf("stopping what is off: %v", err)
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -21,10 +23,10 @@ type starting struct {
 	log   string
 }
 
-// Start starts a peer that was stopped or killed, as after a power cut. It
-// returns when the peer is ready; but while less than a majority of the lab's
-// peers runs none can become ready, so then it returns when the peer has not
-// given up for some seconds.
+// Start starts a peer that was stopped or killed; after a kill it finds the
+// machine as after a power cut. It returns when the peer is ready; but while
+// less than a majority of the lab's peers runs none can become ready, so then
+// it returns when the peer has not given up for some seconds.
 func (l *Lab) Start(ctx context.Context, name string) error {
 	return l.withPeer(ctx, name, func(s *state, p *Peer) error {
 		if err := ensureFabric(l.cfg.Dir, s.Peers); err != nil {
@@ -33,22 +35,11 @@ func (l *Lab) Start(ctx context.Context, name string) error {
 		if err := l.ensureForwarder(ctx, s); err != nil {
 			return err
 		}
-		pids, err := processes(p.Cgroup)
-		if err != nil {
-			return err
-		}
-		if len(pids) > 0 {
-			return fmt.Errorf("peer %s: %w", name, ErrRunning)
-		}
 		start, err := l.start(ctx, *p)
 		if err != nil {
 			return err
 		}
-		enough, err := l.majorityRuns(s)
-		if err != nil {
-			return err
-		}
-		return start.wait(ctx, enough)
+		return start.wait(ctx, l.enough(ctx, s, *p))
 	})
 }
 
@@ -57,11 +48,7 @@ func (l *Lab) Start(ctx context.Context, name string) error {
 func (l *Lab) startMade(ctx context.Context, s *state) error {
 	var all []*starting
 	for _, p := range s.Peers {
-		pids, err := processes(p.Cgroup)
-		if err != nil {
-			return err
-		}
-		if !p.Made || len(pids) > 0 {
+		if !p.Made || l.accepts(ctx, p) {
 			continue
 		}
 		start, err := l.start(ctx, p)
@@ -85,8 +72,14 @@ func (l *Lab) start(ctx context.Context, p Peer) (*starting, error) {
 	if !p.Made {
 		return nil, fmt.Errorf("peer %s: it was never part of the mesh: `skein lab up` makes it", p.Name)
 	}
-	if err := os.RemoveAll(p.StateDir()); err != nil { // as a reboot does
-		return nil, fmt.Errorf("clear state of %s: %w", p.Name, err)
+	pids, err := processes(p.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	if len(pids) == 0 { // as a reboot does
+		if err := os.RemoveAll(p.StateDir()); err != nil {
+			return nil, fmt.Errorf("clear state of %s: %w", p.Name, err)
+		}
 	}
 	path := filepath.Join(p.Dir, "start.log")
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -128,27 +121,33 @@ func (s *starting) wait(ctx context.Context, ready bool) error {
 	}
 }
 
-// majorityRuns reports whether most peers of the mesh have processes.
-func (l *Lab) majorityRuns(s *state) (bool, error) {
+// enough reports whether a majority of the mesh's peers runs once p does.
+func (l *Lab) enough(ctx context.Context, s *state, p Peer) bool {
 	all, running := 0, 0
-	for _, p := range s.Peers {
-		if !p.Made {
+	for _, q := range s.Peers {
+		if !q.Made {
 			continue
 		}
 		all++
-		pids, err := processes(p.Cgroup)
-		if err != nil {
-			return false, err
-		}
-		if len(pids) > 0 {
+		if q.Name == p.Name || q.Cut == p.Cut && l.accepts(ctx, q) {
 			running++
 		}
 	}
-	return running > all/2, nil
+	return running > all/2
 }
 
-// Stop stops a peer in order, as one shuts a machine down: the daemon is told
-// first, then whatever is left is ended.
+// accepts reports whether the peer's API takes connections.
+func (l *Lab) accepts(ctx context.Context, p Peer) bool {
+	c, err := dialWithin(ctx, pin(l.cfg.Dir, p.Name), net.JoinHostPort(p.Address.String(), strconv.Itoa(apiPort)))
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // nothing was said
+	return true
+}
+
+// Stop has a peer stop itself in order; what it leaves running by design, such
+// as containers, goes on.
 func (l *Lab) Stop(ctx context.Context, name string) error {
 	return l.withPeer(ctx, name, func(_ *state, p *Peer) error {
 		pids, err := processes(p.Cgroup)
@@ -158,8 +157,8 @@ func (l *Lab) Stop(ctx context.Context, name string) error {
 		if len(pids) == 0 {
 			return fmt.Errorf("peer %s: %w", name, ErrStopped)
 		}
-		_, stopErr := l.run(ctx, *p, l.cfg.Commands.Stop(*p))
-		return errors.Join(stopErr, killAll(ctx, p.Cgroup))
+		_, err = l.run(ctx, *p, l.cfg.Commands.Stop(*p))
+		return err
 	})
 }
 

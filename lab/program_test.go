@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,7 +55,15 @@ func program(verb string, args []string) error {
 		fmt.Println("tok")
 		return nil
 	case "stop":
-		return os.WriteFile(filepath.Join(args[0], "stopped"), nil, 0o600)
+		pid, err := os.ReadFile(filepath.Join(args[0], "pid"))
+		if err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(string(pid))
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(n, syscall.SIGKILL)
 	case "serve":
 		return serve(args[0], args[1], args[2], args[3])
 	case "child":
@@ -70,6 +79,9 @@ func startServer(verb string, args []string) error {
 	if _, err := os.Stat(filepath.Join(filepath.Dir(dir), "block-"+name)); err == nil {
 		return errors.New("blocked by the test")
 	}
+	if answers(addr) {
+		return errors.New("it runs already")
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "run", "mnt"), 0o700); err != nil {
 		return err
 	}
@@ -80,6 +92,9 @@ func startServer(verb string, args []string) error {
 	cmd := exec.Command(self, append([]string{"serve"}, args[:4]...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pid"), fmt.Append(nil, cmd.Process.Pid), 0o600); err != nil {
 		return err
 	}
 	others := []string{addr}
