@@ -27,7 +27,9 @@ type kits struct {
 // make returns the kit of the component name, which acts as user. Its events
 // are sent until ctx ends.
 func (k *kits) make(ctx context.Context, name, user string) (component.Kit, error) {
-	client, err := kubernetes.NewForConfig(k.config(user))
+	cfg := k.config(user)
+	cfg.WarningHandlerWithContext = rest.NoWarnings{} // they are meant for people
+	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return component.Kit{}, fmt.Errorf("make client of %s: %w", name, err)
 	}

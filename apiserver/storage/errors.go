@@ -71,7 +71,9 @@ func StoreError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrNoQuorum):
-		return status(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, 1, err)
+		// Without Retry-After: client-go would repeat for a minute in
+		// silence, and the user is better told at once.
+		return status(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, 0, err)
 	case errors.Is(err, store.ErrClosed):
 		return status(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, 1, err)
 	case errors.Is(err, store.ErrOverloaded):

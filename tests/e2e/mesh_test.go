@@ -72,7 +72,7 @@ func run(m *testing.M) int {
 // command is one of skein on the tests' lab, its output shown.
 func command(args ...string) *exec.Cmd {
 	if args[0] == "lab" {
-		args = append(args, "--lab-dir", lab.dir)
+		args = append([]string{"lab", "--lab-dir", lab.dir}, args[1:]...)
 	}
 	cmd := exec.Command(lab.bin, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+lab.kubeconfig)
@@ -171,7 +171,7 @@ func healthy(t *testing.T) {
 	for _, name := range peers {
 		c := client(t, name)
 		eventually(t, "healthy mesh as seen by "+name, 90*time.Second, func() error {
-			m, err := meshStatus(t.Context(), c)
+			m, err := meshStatus(context.Background(), c) // also used after the test's end
 			if err != nil {
 				return err
 			}
