@@ -65,7 +65,6 @@ func (k *Kubelet) startLocked(pod *corev1.Pod, orphan bool) {
 // live runs a worker to its end. A panic ends only the worker: one poisonous
 // pod must not take the node along.
 func (k *Kubelet) live(ctx context.Context, w *worker) {
-	uid := w.pod.UID
 	defer func() {
 		if r := recover(); r != nil {
 			k.log.ErrorContext(ctx, "pod worker panicked, the pod is left as it is", "pod", w.name(), "panic", r, "stack", string(debug.Stack()))
@@ -73,8 +72,8 @@ func (k *Kubelet) live(ctx context.Context, w *worker) {
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.workers[uid] == w {
-			delete(k.workers, uid)
+		if k.workers[w.uid] == w {
+			delete(k.workers, w.uid)
 		}
 	}()
 	w.run(ctx)

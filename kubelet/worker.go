@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"skein.dev/skein/kubelet/lifecycle"
 	"skein.dev/skein/kubelet/probe"
@@ -19,6 +20,7 @@ import (
 // what the plan says. Kills run beside; other actions one list at a time.
 type worker struct {
 	k       *Kubelet
+	uid     types.UID
 	machine *lifecycle.Machine
 	probes  *probe.Set
 	orphan  bool
@@ -52,7 +54,7 @@ type result struct {
 
 func newWorker(k *Kubelet, pod *corev1.Pod, orphan bool) *worker {
 	w := &worker{
-		k: k, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
+		k: k, uid: pod.UID, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
 		signal: make(chan struct{}, 1), results: make(chan result),
 	}
 	w.poke()
@@ -159,7 +161,7 @@ func earliest(a, b time.Time) time.Time {
 // step looks once and acts. It returns when to look again.
 func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 	now := time.Now()
-	sandboxes, containers, err := w.k.runtime.Pod(ctx, w.pod.UID)
+	sandboxes, containers, err := w.k.runtime.Pod(ctx, w.uid)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.k.log.DebugContext(ctx, "runtime not read", "pod", w.name(), "err", err)

@@ -119,7 +119,7 @@ func TestOthersWaitForTheStartupProbe(t *testing.T) {
 	}
 	watch(t, c, func(p *patient, s *probe.Set) {
 		pass(65 * time.Second)
-		if n := p.asked["live"]; n != 0 {
+		if n := p.times("live"); n != 0 {
 			t.Errorf("liveness was asked %d times before the start", n)
 		}
 		p.set("start", true)
@@ -128,7 +128,7 @@ func TestOthersWaitForTheStartupProbe(t *testing.T) {
 		if st := s.Results()["c"].Started; st == nil || !*st {
 			t.Error("not started")
 		}
-		if p.asked["live"] == 0 {
+		if p.times("live") == 0 {
 			t.Error("liveness was not asked after the start")
 		}
 	})
@@ -147,12 +147,12 @@ func TestInitialDelay(t *testing.T) {
 	c := &corev1.Container{LivenessProbe: execProbe("live", func(p *corev1.Probe) { p.InitialDelaySeconds = 60 })}
 	watch(t, c, func(p *patient, _ *probe.Set) {
 		pass(59 * time.Second)
-		if p.asked["live"] != 0 {
+		if p.times("live") != 0 {
 			t.Error("asked before its delay")
 		}
 		pass(2 * time.Second)
-		if p.asked["live"] != 1 {
-			t.Errorf("asked %d times", p.asked["live"])
+		if p.times("live") != 1 {
+			t.Errorf("asked %d times", p.times("live"))
 		}
 	})
 }
@@ -223,4 +223,10 @@ func TestGRPCHandler(t *testing.T) {
 			t.Errorf("service %q: %v", c.service, fmt.Sprint(err))
 		}
 	}
+}
+
+func (p *patient) times(what string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked[what]
 }
