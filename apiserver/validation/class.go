@@ -131,10 +131,10 @@ func topologies(p *problems, path *field.Path, terms []corev1.TopologySelectorTe
 // StorageClassUpdate validates a change of a storage class; what it provisions stays.
 func StorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 	p := metaUpdate(&c.ObjectMeta, &old.ObjectMeta)
-	p.immutable(field.NewPath("parameters"), c.Parameters, old.Parameters)
-	p.immutable(field.NewPath("provisioner"), c.Provisioner, old.Provisioner)
-	p.immutable(field.NewPath("reclaimPolicy"), c.ReclaimPolicy, old.ReclaimPolicy)
-	p.immutable(field.NewPath("volumeBindingMode"), c.VolumeBindingMode, old.VolumeBindingMode)
+	p.fixed(field.NewPath("parameters"), c.Parameters, old.Parameters)
+	p.fixed(field.NewPath("provisioner"), c.Provisioner, old.Provisioner)
+	p.fixed(field.NewPath("reclaimPolicy"), c.ReclaimPolicy, old.ReclaimPolicy)
+	p.fixed(field.NewPath("volumeBindingMode"), c.VolumeBindingMode, old.VolumeBindingMode)
 	return p.list
 }
 

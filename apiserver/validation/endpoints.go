@@ -104,9 +104,7 @@ func EndpointSlice(e *discoveryv1.EndpointSlice) field.ErrorList { return endpoi
 // EndpointSliceUpdate validates a change of an endpoint slice.
 func EndpointSliceUpdate(e, old *discoveryv1.EndpointSlice) field.ErrorList {
 	p := problems{endpointSlice(e, old)}
-	if e.AddressType != old.AddressType {
-		p.invalid(field.NewPath("addressType"), nil, apimachinery.FieldImmutableErrorMsg) // upstream prints no value
-	}
+	p.fixed(field.NewPath("addressType"), e.AddressType, old.AddressType)
 	return p.list
 }
 

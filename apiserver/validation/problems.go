@@ -80,6 +80,14 @@ func (p *problems) immutable(path *field.Path, now, before any) {
 	}
 }
 
+// fixed is immutable for fields that upstream's generated rules guard, which
+// print no value.
+func (p *problems) fixed(path *field.Path, now, before any) {
+	if !equality.Semantic.DeepEqual(before, now) {
+		p.add(field.Invalid(path, nil, apimachinery.FieldImmutableErrorMsg))
+	}
+}
+
 // oneOf demands one of the allowed values, named in their order.
 func oneOf[T ~string](p *problems, path *field.Path, value T, allowed ...T) {
 	if !slices.Contains(allowed, value) {
