@@ -51,7 +51,7 @@ func benchmark(b *testing.B, count int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
 	factory.Start(ctx.Done())

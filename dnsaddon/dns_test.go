@@ -88,7 +88,7 @@ func start(t testing.TB, sync bool, c dnsaddon.Config, objects ...runtime.Object
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
 	if sync {

@@ -169,6 +169,10 @@ func (f *feeder) take() map[item]struct{} {
 func (f *feeder) run(ctx context.Context, filled func()) error {
 	dead := map[member.Name]bool{}
 	podIPs := map[string][]netip.Addr{}
+	// An earlier run may have ended half way through: look at everything.
+	if err := f.markAll(); err != nil {
+		return err
+	}
 	for {
 		var members <-chan struct{}
 		if f.view != nil {
@@ -218,6 +222,15 @@ func (f *feeder) markAll() error {
 	}
 	for _, s := range all {
 		f.add(item{key: s.Namespace + "/" + s.Name})
+	}
+	pods, err := f.pods.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list pods: %w", err)
+	}
+	for _, p := range pods {
+		if f.isOurs(p) {
+			f.add(item{pod: true, key: p.Namespace + "/" + p.Name})
+		}
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ type upstream struct {
 	addr  netip.AddrPort
 	asked atomic.Int64
 	down  atomic.Bool
-	gate  chan struct{} // when set, answers wait for it
+	gate  atomic.Pointer[chan struct{}] // when set, answers wait for it
 
 	mu    sync.Mutex // guards the fields below
 	names []string
@@ -35,8 +35,8 @@ func (u *upstream) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	u.mu.Lock()
 	u.names = append(u.names, q.Name)
 	u.mu.Unlock()
-	if u.gate != nil {
-		<-u.gate
+	if g := u.gate.Load(); g != nil {
+		<-*g
 	}
 	if u.down.Load() {
 		return
@@ -116,7 +116,8 @@ func TestAnAnswerFromOutsideIsAskedForOnce(t *testing.T) {
 
 func TestManyWhoAskTheSameAreOneQuestionUpstream(t *testing.T) {
 	u := startUpstream(t)
-	u.gate = make(chan struct{})
+	gate := make(chan struct{})
+	u.gate.Store(&gate)
 	s := start(t, true, u.config())
 	var wg sync.WaitGroup
 	for range 20 {
@@ -132,7 +133,7 @@ func TestManyWhoAskTheSameAreOneQuestionUpstream(t *testing.T) {
 		}
 		return nil
 	})
-	close(u.gate)
+	close(gate)
 	wg.Wait()
 	if n := u.asked.Load(); n != 1 {
 		t.Errorf("upstream was asked %d times, want once", n)

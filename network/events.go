@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"skein.dev/skein/network/cni"
+	"skein.dev/skein/network/nft"
 	"skein.dev/skein/network/ns"
 )
 
@@ -71,6 +72,11 @@ func (n *Network) subscribe(ctx context.Context) (*events, error) {
 			if err != nil || concerns(msgs) {
 				e.signal()
 			}
+		}
+	})
+	e.done.Go(func() {
+		if err := nft.WatchTable(ctx, n.cfg.NetNS, masqueradeTable, e.signal); err != nil && ctx.Err() == nil {
+			n.log.WarnContext(ctx, "cannot hear of nftables changes", "err", err)
 		}
 	})
 	return e, nil

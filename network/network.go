@@ -94,11 +94,14 @@ func New(c Config) (*Network, error) {
 // and routes. What fails is tried again; only a kernel that gives no netlink
 // at all ends Run with an error.
 func (n *Network) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	events, err := n.subscribe(ctx)
 	if err != nil {
+		cancel()
 		return err
 	}
 	defer events.wait()
+	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -156,7 +159,8 @@ func (n *Network) Reconcile(ctx context.Context) error {
 		return err
 	}
 	p := makePlan(n.cfg.Peer, n.cfg.Peers.Peers(), links, n.cfg.Overlay, n.cfg.ClusterCIDRs)
-	settled := n.cfg.Settled()
+	// A list of peers without ourselves has not arrived yet.
+	settled := n.cfg.Settled() && len(p.own.PodCIDRs) > 0
 	errs := []error{
 		k.forwarding(p),
 		k.local(n.cfg.Local, settled),

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
 	"skein.dev/skein/api/member"
@@ -33,6 +34,7 @@ type peer struct {
 // newPeer makes the machine i with a pod, connected the way the CNI program
 // does it, which package cni tests by itself.
 func newPeer(t *testing.T, i int) *peer {
+	t.Helper()
 	p := &peer{NS: nstest.New(t), pod: nstest.New(t), Peer: network.Peer{
 		Name:     member.Name(fmt.Sprintf("p%d", i)),
 		PodCIDRs: []netip.Prefix{prefix(fmt.Sprintf("10.244.%d.0/24", i))},
@@ -290,6 +292,37 @@ func TestTrafficOutOfTheClusterIsMasqueraded(t *testing.T) {
 	feed.Set([]network.Peer{a.Peer})
 	a.start(t, network.Config{Peers: feed, ClusterCIDRs: []netip.Prefix{prefix("10.244.0.0/16")}})
 	reaches(t, a.pod, fabric, "192.168.7.254", "192.168.7.1")
+	a.Do(t, func() error { // what many a firewall's start does
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.FlushRuleset()
+		return c.Flush()
+	})
+	reaches(t, a.pod, fabric, "192.168.7.254", "192.168.7.1")
+}
+
+func TestAListOfPeersWithoutOurselvesDeletesNothing(t *testing.T) {
+	fabric := nstest.New(t)
+	bridge(t, fabric, "lan", "")
+	a, b := newPeer(t, 1), newPeer(t, 2)
+	a.onLink(t, fabric, "lan", "192.168.7.1/24")
+	b.Addresses = []netip.Addr{addr("192.168.7.2")}
+	feed := &network.Feed{}
+	n, err := network.New(network.Config{Peer: a.Name, NetNS: a.Path, Peers: feed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, peers := range [][]network.Peer{{a.Peer, b.Peer}, nil} {
+		feed.Set(peers)
+		if err := n.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := a.routes(t); !strings.Contains(r, "10.244.2.0/24") {
+		t.Errorf("the route is gone:\n%s", r)
+	}
 }
 
 func TestBeforeItIsSettledNothingIsDeleted(t *testing.T) {

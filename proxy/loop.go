@@ -166,6 +166,12 @@ func (l *loop) reset(ctx context.Context) ([]lb.Front, error) {
 			l.adopted[f] = true
 		}
 	}
+	// A front that vanished is nobody's to adopt any more.
+	for f := range l.adopted {
+		if !slices.Contains(found, f) {
+			delete(l.adopted, f)
+		}
+	}
 	l.have, l.owner = map[string]map[lb.Front]lb.Service{}, map[lb.Front]string{}
 	all, err := l.services.List(labels.Everything())
 	if err != nil {

@@ -35,6 +35,9 @@ type Backend interface {
 	Reap(ctx context.Context, services []lb.Service) error
 	// Forget says that the kernel may have been changed by somebody else.
 	Forget()
+	// Watch calls lost when somebody else has removed what Apply wrote. It
+	// blocks until ctx ends; lost may be called from any goroutine.
+	Watch(ctx context.Context, lost func()) error
 	// Clean removes everything Apply ever wrote.
 	Clean(ctx context.Context) error
 }
@@ -173,6 +176,12 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
 		return nil
 	}
+	lost := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() { p.watch(ctx, lost) })
 	l := newLoop(p)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -191,8 +200,24 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return nil
 		case <-p.dirty.wake:
 		case <-members:
+		case <-lost:
+			p.log.WarnContext(ctx, "services were removed from the kernel by another program, writing them again")
+			l.full = true
 		case <-timer.C:
 		}
+	}
+}
+
+// watch passes on that the kernel lost the services.
+func (p *Proxy) watch(ctx context.Context, lost chan<- struct{}) {
+	err := p.cfg.Backend.Watch(ctx, func() {
+		select {
+		case lost <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		p.log.WarnContext(ctx, "cannot hear when services are removed from the kernel", "err", err)
 	}
 }
 

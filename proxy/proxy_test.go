@@ -76,7 +76,7 @@ func start(t *testing.T, kernel *lbtest.Kernel, settled bool, objects ...runtime
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- x.Run(ctx) }()
 	factory.Start(ctx.Done())
@@ -224,4 +224,11 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 	}
 	kernel.Fail(nil)
 	p.becomes(t, "ns/b")
+}
+
+func TestServicesThatSomebodyRemovedAreWrittenAgain(t *testing.T) {
+	p := start(t, &lbtest.Kernel{}, true, service("a", "10.96.0.1"))
+	p.becomes(t, "ns/a")
+	p.kernel.Flush(t)
+	p.becomes(t, "ns/a")
 }

@@ -43,6 +43,7 @@ type machine struct {
 }
 
 func newMachine(t *testing.T, ranges ...string) *machine {
+	t.Helper()
 	m := &machine{NS: nstest.New(t), dir: t.TempDir(), ranges: ranges}
 	m.Forward(t)
 	return m

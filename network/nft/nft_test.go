@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"skein.dev/skein/network/lb"
 	"skein.dev/skein/network/lb/lbtest"
 	"skein.dev/skein/network/nft"
@@ -29,6 +31,7 @@ type world struct {
 const serverPort = 8080
 
 func newWorld(t *testing.T, v6 bool) lbtest.World {
+	t.Helper()
 	w := &world{host: nstest.New(t), pods: map[lbtest.From]*nstest.NS{}, address: map[lbtest.From]netip.Addr{}}
 	w.host.Forward(t)
 	w.host.Do(t, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644) })
@@ -73,6 +76,7 @@ func newWorld(t *testing.T, v6 bool) lbtest.World {
 
 // serve answers on TCP and UDP with the server's address and the client's.
 func (w *world) serve(t *testing.T, i lbtest.From) {
+	t.Helper()
 	at := w.Server(int(i)).String()
 	var l net.Listener
 	var u net.PacketConn
@@ -105,11 +109,24 @@ func (w *world) serve(t *testing.T, i lbtest.From) {
 }
 
 func (w *world) Open(t *testing.T) lbtest.Backend {
+	t.Helper()
 	b, err := nft.New(nft.Config{NetNS: w.host.Path})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+func (w *world) Flush(t *testing.T) {
+	t.Helper()
+	w.host.Do(t, func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.FlushRuleset()
+		return c.Flush()
+	})
 }
 
 func (w *world) Server(i int) netip.AddrPort {

@@ -24,6 +24,7 @@ type Kernel struct {
 	clients  map[client]netip.AddrPort // affinity
 	flows    map[*int]netip.AddrPort   // UDP flows by their socket
 	fail     error
+	lost     []func() // watchers
 	writes   int
 }
 
@@ -117,6 +118,26 @@ func (f *Fake) Reap(_ context.Context, services []lb.Service) error {
 
 // Forget implements [Backend]; the fake remembers nothing of its own.
 func (f *Fake) Forget() {}
+
+// Watch implements [Backend].
+func (f *Fake) Watch(ctx context.Context, lost func()) error {
+	f.k.mu.Lock()
+	f.k.lost = append(f.k.lost, lost)
+	f.k.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// Flush implements [World].
+func (k *Kernel) Flush(*testing.T) {
+	k.mu.Lock()
+	k.services = nil
+	lost := slices.Clone(k.lost)
+	k.mu.Unlock()
+	for _, f := range lost {
+		f()
+	}
+}
 
 // Clean implements [Backend].
 func (f *Fake) Clean(context.Context) error {

@@ -23,6 +23,7 @@ type Backend interface {
 	Apply(ctx context.Context, ch lb.Change) error
 	Reap(ctx context.Context, services []lb.Service) error
 	Forget()
+	Watch(ctx context.Context, lost func()) error
 	Clean(ctx context.Context) error
 }
 
@@ -60,6 +61,8 @@ type World interface {
 	Address(from From) netip.Addr
 	// Dial opens a connection and returns what the server says.
 	Dial(t *testing.T, from From, to lb.Front) (Reply, error)
+	// Flush removes all that any adapter wrote, behind their backs.
+	Flush(t *testing.T)
 	// Flow returns a function that asks again and again from one UDP port.
 	Flow(t *testing.T, from From, to lb.Front) func() (Reply, error)
 }
@@ -134,6 +137,7 @@ func Run(t *testing.T, vip netip.Addr, make func(t *testing.T) World) {
 		{"nonsense is refused whole", nonsense},
 		{"applying twice is the same as once", twice},
 		{"clean leaves nothing", cleans},
+		{"who removes everything is noticed", watches},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := make(t)
@@ -143,6 +147,7 @@ func Run(t *testing.T, vip netip.Addr, make func(t *testing.T) World) {
 }
 
 func spread(t *testing.T, s *suite) {
+	t.Helper()
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP} {
 		f := s.front(p, 80)
 		s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0, 1, 2)})
@@ -160,12 +165,14 @@ func spread(t *testing.T, s *suite) {
 }
 
 func fromHost(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.TCP, 80)
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0)})
 	s.arrive(t, 2, Host, f)
 }
 
 func refuses(t *testing.T, s *suite) {
+	t.Helper()
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP} {
 		f := s.front(p, 80)
 		s.set(t, lb.Service{Front: f, Name: "ns/a"})
@@ -179,12 +186,14 @@ func refuses(t *testing.T, s *suite) {
 }
 
 func drops(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.TCP, 80)
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Drop: true})
 	s.fails(t, Client, f, ErrSilent)
 }
 
 func changes(t *testing.T, s *suite) {
+	t.Helper()
 	f, other := s.front(lb.TCP, 80), s.front(lb.TCP, 81)
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0)}, lb.Service{Front: other, Name: "ns/b", Backends: s.servers(2)})
 	if got := s.arrive(t, 3, Client, f); got[s.Server(0)] != 3 {
@@ -212,6 +221,7 @@ func changes(t *testing.T, s *suite) {
 }
 
 func hairpin(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.TCP, 80)
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(1)})
 	s.arrive(t, 3, From(1), f)
@@ -221,6 +231,7 @@ func hairpin(t *testing.T, s *suite) {
 }
 
 func sticks(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.TCP, 80)
 	svc := lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0, 1, 2), Affinity: time.Hour}
 	s.set(t, svc)
@@ -248,6 +259,7 @@ func sticks(t *testing.T, s *suite) {
 }
 
 func nodePort(t *testing.T, s *suite) {
+	t.Helper()
 	all := netip.IPv4Unspecified()
 	if s.vip.Is6() {
 		all = netip.IPv6Unspecified()
@@ -275,6 +287,7 @@ func nodePort(t *testing.T, s *suite) {
 }
 
 func restart(t *testing.T, s *suite) {
+	t.Helper()
 	a, b, c := s.front(lb.TCP, 80), s.front(lb.TCP, 81), s.front(lb.UDP, 80)
 	s.set(t,
 		lb.Service{Front: a, Name: "ns/a", Backends: s.servers(0), Affinity: time.Hour},
@@ -301,6 +314,7 @@ func restart(t *testing.T, s *suite) {
 }
 
 func many(t *testing.T, s *suite) {
+	t.Helper()
 	var all []lb.Service
 	for i := range 1200 {
 		all = append(all, lb.Service{Front: s.front(lb.TCP, uint16(1000+i)), Name: fmt.Sprintf("ns/s%d", i), Backends: s.servers(i%Servers, (i+1)%Servers)})
@@ -334,6 +348,7 @@ func many(t *testing.T, s *suite) {
 }
 
 func reaps(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.UDP, 53)
 	svc := lb.Service{Front: f, Name: "ns/dns", Backends: s.servers(0)}
 	s.set(t, svc)
@@ -360,6 +375,7 @@ func reaps(t *testing.T, s *suite) {
 }
 
 func nonsense(t *testing.T, s *suite) {
+	t.Helper()
 	good := lb.Service{Front: s.front(lb.TCP, 80), Name: "ns/good", Backends: s.servers(0)}
 	wrong := netip.MustParseAddrPort("[2001:db8::1]:80")
 	if s.vip.Is6() {
@@ -380,6 +396,7 @@ func nonsense(t *testing.T, s *suite) {
 }
 
 func twice(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.TCP, 80)
 	ch := lb.Change{
 		Set:    []lb.Service{{Front: f, Name: "ns/a", Backends: s.servers(0, 1), Affinity: time.Minute}},
@@ -400,6 +417,7 @@ func twice(t *testing.T, s *suite) {
 }
 
 func cleans(t *testing.T, s *suite) {
+	t.Helper()
 	f := s.front(lb.TCP, 80)
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0)})
 	for range 2 {
@@ -412,4 +430,32 @@ func cleans(t *testing.T, s *suite) {
 	}
 	s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0)})
 	s.arrive(t, 1, Client, f)
+}
+
+func watches(t *testing.T, s *suite) {
+	t.Helper()
+	f := s.front(lb.TCP, 80)
+	svc := lb.Service{Front: f, Name: "ns/a", Backends: s.servers(0)}
+	s.set(t, svc)
+	ctx, cancel := context.WithCancel(t.Context())
+	lost, done := make(chan struct{}, 8), make(chan error, 1)
+	go func() { done <- s.Watch(ctx, func() { lost <- struct{}{} }) }()
+	// Watching begins some time after the call: until then flush again.
+	for seen := false; !seen; {
+		s.Flush(t)
+		select {
+		case <-lost:
+			seen = true
+		case <-time.After(time.Second):
+			s.Forget()
+			s.set(t, svc)
+		}
+	}
+	s.Forget()
+	s.set(t, svc)
+	s.arrive(t, 1, Client, f)
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("watch ended with %v", err)
+	}
 }
