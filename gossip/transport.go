@@ -38,7 +38,7 @@ type stream struct {
 // Close implements net.Conn.
 func (s *stream) Close() error {
 	s.stop()
-	return s.Conn.Close() //nolint:wrapcheck // a net.Conn returns its conn's errors
+	return s.Conn.Close()
 }
 
 // newTransport starts reading. It ends with Shutdown; ctx ends dialing and what was dialed.
@@ -139,7 +139,7 @@ func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time
 	}
 	now := time.Now()
 	if _, err := t.packets.WriteTo(b, net.UDPAddrFromAddrPort(to)); err != nil {
-		return time.Time{}, err //nolint:wrapcheck // memberlist tells a dead peer by the error's type
+		return time.Time{}, err
 	}
 	return now, nil
 }

@@ -66,7 +66,7 @@ func (d Dir) Create(k *Keyring) error {
 	if err != nil {
 		return fmt.Errorf("create keyring: %w", err)
 	}
-	defer os.RemoveAll(tmp) //nolint:errcheck // after the rename there is nothing to remove
+	defer func() { _ = os.RemoveAll(tmp) }()
 	if err := Dir(tmp).writeKeyring(k); err != nil {
 		return err
 	}
@@ -261,7 +261,7 @@ func (d Dir) write(name string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // after the rename there is nothing to remove
+	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
@@ -283,7 +283,7 @@ func syncDir(path string) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer func() { _ = f.Close() }()
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", path, err)
 	}

@@ -42,7 +42,7 @@ func within(path string, f func(h *netlink.Handle, ns int) error) error {
 	if err != nil {
 		return fmt.Errorf("open namespace: %w", err)
 	}
-	defer file.Close() //nolint:errcheck // opened for reading
+	defer func() { _ = file.Close() }()
 	h, err := netlink.NewHandleAt(netns.NsHandle(file.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink in %s: %w", path, err)

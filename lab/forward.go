@@ -45,14 +45,14 @@ func (l *Lab) ensureForwarder(ctx context.Context, s *state) error {
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
-	defer log.Close() //nolint:errcheck // the process has its own descriptor
+	defer func() { _ = log.Close() }()
 	cmd.Stdout, cmd.Stderr = log, log
 	for _, f := range s.forwards() {
 		file, err := listenFile(ctx, f.port)
 		if err != nil {
 			return err
 		}
-		defer file.Close() //nolint:errcheck // the process has its own descriptor
+		defer func() { _ = file.Close() }()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	}
 	err = onThread(func() error {
@@ -61,7 +61,7 @@ func (l *Lab) ensureForwarder(ctx context.Context, s *state) error {
 			return err
 		}
 		if v2 != nil {
-			defer v2.Close() //nolint:errcheck // opened for reading
+			defer func() { _ = v2.Close() }()
 			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(v2.Fd())
 		}
 		return cmd.Start()
@@ -90,8 +90,8 @@ func listenFile(ctx context.Context, port int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("forward a port of the lab: %w: another program has it: `skein lab down` and up chooses others", err)
 	}
-	defer ln.Close()                       //nolint:errcheck // the file is a copy
-	f, err := ln.(*net.TCPListener).File() //nolint:forcetypeassert // a TCP listener's
+	defer func() { _ = ln.Close() }()
+	f, err := ln.(*net.TCPListener).File()
 	if err != nil {
 		return nil, fmt.Errorf("forward a port of the lab: %w", err)
 	}
@@ -138,12 +138,12 @@ func accept(ctx context.Context, dir string, ln net.Listener, f forward, work *s
 			continue
 		}
 		work.Go(func() {
-			defer c.Close() //nolint:errcheck // both ends are done
+			defer func() { _ = c.Close() }()
 			to, err := reach(ctx, dir, f)
 			if err != nil {
 				return // the client sees its connection closed, as by a dead peer
 			}
-			defer to.Close() //nolint:errcheck // both ends are done
+			defer func() { _ = to.Close() }()
 			stop := context.AfterFunc(ctx, func() { _ = c.Close(); _ = to.Close() })
 			defer stop()
 			join(c, to)

@@ -94,7 +94,7 @@ func (l *Lab) locked(ctx context.Context, f func() error) error {
 	if err != nil {
 		return fmt.Errorf("lock lab: %w", err)
 	}
-	defer lock.Close() //nolint:errcheck // closing is what unlocks
+	defer func() { _ = lock.Close() }()
 	for {
 		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

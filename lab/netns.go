@@ -92,7 +92,7 @@ func enter(path string, kind int) error {
 	if err != nil {
 		return fmt.Errorf("enter namespace: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer func() { _ = f.Close() }()
 	if err := unix.Setns(int(f.Fd()), kind); err != nil {
 		return fmt.Errorf("enter namespace %s: %w", path, err)
 	}

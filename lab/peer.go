@@ -86,7 +86,7 @@ func (l *Lab) start(ctx context.Context, p Peer) (*starting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	defer log.Close() //nolint:errcheck // the process has its own descriptor
+	defer func() { _ = log.Close() }()
 	cmd, err := begin(context.WithoutCancel(ctx), l.cfg.Dir, p, l.cfg.Commands.Start(p), stdio{out: log, err: log})
 	if err != nil {
 		return nil, err

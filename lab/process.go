@@ -51,7 +51,7 @@ func begin(ctx context.Context, dir string, p Peer, argv []string, io stdio) (*e
 			return err
 		}
 		if v2 != nil {
-			defer v2.Close() //nolint:errcheck // opened for reading
+			defer func() { _ = v2.Close() }()
 			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(v2.Fd())
 		}
 		return cmd.Start()

@@ -81,7 +81,7 @@ func (l *Lab) Kubeconfig() (string, error) {
 	}
 	out.CurrentContext = failover
 	path := filepath.Join(l.cfg.Dir, "kubeconfig.yaml")
-	tmp := fmt.Sprintf("%s.%08x", path, rand.Uint32()) //nolint:gosec // a name, not a secret
+	tmp := fmt.Sprintf("%s.%08x", path, rand.Uint32())
 	if err := clientcmd.WriteToFile(*out, tmp); err != nil {
 		return "", fmt.Errorf("write kubeconfig: %w", err)
 	}

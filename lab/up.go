@@ -97,7 +97,7 @@ func freePort(ctx context.Context, preferred int) (int, error) {
 		if err != nil {
 			continue
 		}
-		got := ln.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener's
+		got := ln.Addr().(*net.TCPAddr).Port
 		if err := ln.Close(); err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}

@@ -142,7 +142,7 @@ func writeMessage(w io.Writer, v any) error {
 	if len(data) > maxHello {
 		data = data[:0]
 	}
-	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(data)), uint16(len(data))) //nolint:gosec // at most maxHello
+	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(data)), uint16(len(data)))
 	if _, err := w.Write(append(frame, data...)); err != nil {
 		return fmt.Errorf("send greeting: %w", err)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-var errPeeked = errors.New("greeting seen") //nolint:gochecknoglobals // sentinel
+var errPeeked = errors.New("greeting seen")
 
 // peek reads the TLS greeting from c and returns the protocols it offers and
 // a connection that begins with the greeting again. Bytes that are no TLS
@@ -46,7 +46,7 @@ type recorder struct {
 func (r *recorder) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	r.seen.Write(p[:n])
-	return n, err //nolint:wrapcheck // a net.Conn returns its conn's errors
+	return n, err
 }
 
 func (r *recorder) Write(p []byte) (int, error) { return len(p), nil }
@@ -68,5 +68,5 @@ func (r *replay) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return r.Conn.Read(p) //nolint:wrapcheck // a net.Conn returns its conn's errors
+	return r.Conn.Read(p)
 }

@@ -42,7 +42,12 @@ func (m *Machine) joined(mem Member, now time.Time, p *Plan) {
 		p.Changed = true
 	}
 	if e.goodbye != "" && e.goodbye == mem.Boot {
-		return // gossip repeats a daemon that has said it stops
+		// Gossip repeats a daemon that has said it stops, or has been overtaken by what it said.
+		if e.Boot != mem.Boot {
+			e.Member = mem
+			m.goodbye(e, now, p)
+		}
+		return
 	}
 	if !same(e.Member, mem) {
 		e.Member = mem
@@ -65,11 +70,19 @@ func (m *Machine) lost(name member.Name, now time.Time, p *Plan) {
 
 func (m *Machine) announced(a Announced, now time.Time, p *Plan) {
 	e := m.other(a.Name)
-	if e == nil || e.Boot != "" && a.Boot != e.Boot {
-		return // of an earlier start
+	if e == nil {
+		return
 	}
-	e.goodbye = a.Boot
-	if a.What == Leaving {
+	e.goodbye, e.said = a.Boot, a.What
+	if e.Boot == "" || a.Boot == e.Boot { // else it is of an earlier start, or of one that gossip has not told of yet
+		m.goodbye(e, now, p)
+	}
+}
+
+// goodbye does as the peer has announced.
+func (m *Machine) goodbye(e *entry, now time.Time, p *Plan) {
+	p.Changed = true
+	if e.said == Leaving {
 		e.gossip = false
 		m.enter(e, member.Left, now, p)
 		return

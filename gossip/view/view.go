@@ -118,14 +118,15 @@ type entry struct {
 	Member
 	state    member.State
 	since    time.Time
-	gossip   bool      // gossip holds it for alive
-	recorded bool      // it is on record
-	goodbye  string    // the boot that announced that it stops
-	failed   int       // probes in a row that reached nobody
-	rechecks uint      // probes since it is dead
-	probing  uint64    // the round under way; 0: none
-	next     time.Time // of the next probe; zero: none
-	overdue  bool      // its restart has been reported as overdue
+	gossip   bool         // gossip holds it for alive
+	recorded bool         // it is on record
+	goodbye  string       // the boot that announced that it stops
+	said     Announcement // what it announced
+	failed   int          // probes in a row that reached nobody
+	rechecks uint         // probes since it is dead
+	probing  uint64       // the round under way; 0: none
+	next     time.Time    // of the next probe; zero: none
+	overdue  bool         // its restart has been reported as overdue
 }
 
 // New returns a machine that knows only self.

@@ -195,6 +195,14 @@ func TestNewStartOfAPeerThatSaidGoodbyeIsAlive(t *testing.T) {
 	}
 }
 
+func TestGoodbyeThatOvertakesGossipStillCounts(t *testing.T) {
+	s := begin(t).step(view.Joined{Member: peer("n2", "b1")})
+	s.step(view.Announced{Name: "n2", Boot: "b2", What: view.Leaving}) // of a start not heard of yet
+	s.is("n2", member.Alive)
+	s.step(view.Joined{Member: peer("n2", "b2")})
+	s.is("n2", member.Left)
+}
+
 func TestAnnouncedRestartThatNeverReturnsIsConfirmedDead(t *testing.T) {
 	s := begin(t).step(view.Joined{Member: peer("n2", "b1")})
 	s.step(view.Announced{Name: "n2", Boot: "b1", What: view.Restarting})
