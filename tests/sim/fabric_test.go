@@ -89,7 +89,7 @@ func (n *network) endpoint(addr string) raftstore.Network {
 func (n *network) down() {
 	n.mu.Lock()
 	n.dead = true
-	conns := n.conns
+	conns := slices.Clone(n.conns)
 	n.mu.Unlock()
 	for _, p := range n.ports {
 		_ = p.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,6 +146,31 @@ func TestCutOffPeerRefusesButShowsWhatItHas(t *testing.T) {
 	})
 }
 
+// Raft's own VerifyLeader would count the two non-voters for a majority.
+func TestLeaderCutFromTheVotersCannotRead(t *testing.T) {
+	scenario(t, 5, 3, func(t *testing.T, m *mesh) {
+		m.put(t, 0, "/k", "old")
+		m.agree()
+		l := m.leader()
+		leader := m.peers[l].running()
+		var others []member.ServerID
+		for _, id := range leader.Status().Voters {
+			if id != m.peers[l].id {
+				others = append(others, id)
+			}
+		}
+		m.fabric.split([]member.ServerID{m.peers[l].id}, others, false)
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			_, err := leader.Current(ctx)
+			cancel()
+			if !errors.Is(err, store.ErrNoQuorum) {
+				t.Fatalf("read of a leader that reaches no other voter: %v", err)
+			}
+		}
+	})
+}
+
 // One peer of three, restarted alone, shows what it knew to be committed, and
 // that it has not verified it.
 func TestPeerRestartedAloneHasItsState(t *testing.T) {
@@ -226,11 +252,12 @@ func TestLeavingPeerIsRemovedAndNoLongerHeard(t *testing.T) {
 // holder's fence is worth nothing then.
 func TestRolesMoveFromTheDeadAndTheHung(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
-		hung := map[member.Name]bool{}
+		var hung atomic.Value // the name of who hangs
+		hung.Store("")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		for _, p := range m.peers {
-			go p.hold(ctx, func() bool { return hung[p.name] })
+			go p.hold(ctx, func() bool { return hung.Load() == string(p.name) })
 		}
 		holders := func() map[role.Name]string {
 			out := map[role.Name]string{}
@@ -246,7 +273,7 @@ func TestRolesMoveFromTheDeadAndTheHung(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		before := holders()
 		fence := role.Fence{Role: role.Scheduler, Epoch: m.peers[m.leader()].running().Assignments()[1].Epoch}
-		hung[member.Name(before[role.Scheduler])] = true
+		hung.Store(before[role.Scheduler])
 		m.settle("the hung holder loses its role", func() bool { return holders()[role.Scheduler] != before[role.Scheduler] })
 		_, err := m.peers[0].running().Propose(t.Context(), store.Txn{
 			Ops: []store.Op{{Key: "/bind", Value: []byte("x")}}, Fence: &fence,
@@ -254,7 +281,7 @@ func TestRolesMoveFromTheDeadAndTheHung(t *testing.T) {
 		if !errors.Is(err, store.ErrFenced) {
 			t.Errorf("write of the old holder: %v", err)
 		}
-		clear(hung)
+		hung.Store("")
 		for i, p := range m.peers {
 			if string(p.name) == holders()[role.Controllers] {
 				m.kill(i)

@@ -108,6 +108,10 @@ func (m *mesh) misfortune() {
 	if l := m.leader(); l >= 0 && m.rng.IntN(2) == 0 {
 		victim = l
 	}
+	if m.rng.IntN(2) == 0 { // much is under way when it happens
+		m.slow(30*time.Millisecond, 20*time.Millisecond)
+		m.pause(time.Second, time.Second)
+	}
 	switch m.rng.IntN(8) {
 	case 0, 1: // one is cut off
 		m.fabric.split([]member.ServerID{m.peers[victim].id}, without(ids, m.peers[victim].id), false)
@@ -141,18 +145,23 @@ func (m *mesh) misfortune() {
 		if p := m.peers[victim]; p.running() != nil {
 			p.drive.setSync(200 * time.Millisecond)
 		}
-		m.fabric.setLatency(40 * time.Millisecond)
+		m.fabric.setLatency(60 * time.Millisecond)
 	}
 	m.pause(500*time.Millisecond, 4*time.Second)
 	m.check()
 	m.fabric.heal()
-	m.fabric.setLatency(200 * time.Microsecond)
+	m.slow(200*time.Microsecond, 500*time.Microsecond)
+	m.pause(0, 3*time.Second)
+}
+
+// slow sets how long wires and drives take.
+func (m *mesh) slow(wire, sync time.Duration) {
+	m.fabric.setLatency(wire)
 	for _, p := range m.peers {
 		if p.running() != nil {
-			p.drive.setSync(500 * time.Microsecond)
+			p.drive.setSync(sync)
 		}
 	}
-	m.pause(0, 3*time.Second)
 }
 
 func (m *mesh) pause(least, more time.Duration) {
