@@ -73,14 +73,6 @@ func age(t metav1.Time) string {
 	return duration.HumanDuration(time.Since(t.Time))
 }
 
-// until is how far t lies ahead.
-func until(t metav1.Time) string {
-	if t.IsZero() {
-		return unknown
-	}
-	return duration.HumanDuration(time.Until(t.Time))
-}
-
 func or(s, otherwise string) string {
 	if s == "" {
 		return otherwise

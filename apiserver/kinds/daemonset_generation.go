@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"maps"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -27,9 +28,7 @@ func templateGeneration(d, old *appsv1.DaemonSet) {
 		}
 	}
 	annotations := make(map[string]string, len(d.Annotations)+1)
-	for key, value := range d.Annotations {
-		annotations[key] = value
-	}
+	maps.Copy(annotations, d.Annotations)
 	annotations[appsv1.DeprecatedTemplateGeneration] = strconv.FormatInt(n, 10)
 	d.Annotations = annotations
 }

@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -61,15 +62,10 @@ func Job() registry.Kind {
 
 // generateSelector labels the pods with their job and selects them by its uid.
 func generateSelector(j *batchv1.Job) {
-	labels := make(map[string]string, len(j.Spec.Template.Labels)+4)
-	for key, value := range map[string]string{
+	labels := map[string]string{
 		"job-name": j.Name, batchv1.JobNameLabel: j.Name, "controller-uid": string(j.UID), batchv1.ControllerUidLabel: string(j.UID),
-	} {
-		labels[key] = value
 	}
-	for key, value := range j.Spec.Template.Labels { // what the user set stays, and may be refused
-		labels[key] = value
-	}
+	maps.Copy(labels, j.Spec.Template.Labels) // what the user set stays, and may be refused
 	j.Spec.Template.Labels = labels
 	if j.Spec.Selector == nil {
 		j.Spec.Selector = &metav1.LabelSelector{}

@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -26,7 +27,7 @@ func replacedLabel(key string) (string, bool) {
 }
 
 func (w *podWarner) selectors(s *corev1.PodSpec) {
-	for _, key := range sortedKeys(s.NodeSelector) {
+	for _, key := range slices.Sorted(maps.Keys(s.NodeSelector)) {
 		if text, ok := replacedLabel(key); ok {
 			w.at(w.spec("nodeSelector").Key(key), text)
 		}
@@ -129,13 +130,4 @@ func (w *podWarner) ports(s *corev1.PodSpec) {
 			all[key] = append(all[key], place{here, port})
 		}
 	})
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }
