@@ -11,6 +11,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -38,7 +39,7 @@ func (s *Server) buildExtensions(cfg *genericapiserver.RecommendedConfig, option
 	crd := &crdserver.Config{
 		GenericConfig: c,
 		ExtraConfig: crdserver.ExtraConfig{
-			CRDRESTOptionsGetter: options.Getter(s.foreignCodec),
+			CRDRESTOptionsGetter: options.Getter(customCodec),
 			MasterCount:          1,
 			ServiceResolver:      resolver{s},
 			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(
@@ -46,6 +47,12 @@ func (s *Server) buildExtensions(cfg *genericapiserver.RecommendedConfig, option
 		},
 	}
 	return crd.Complete().New(genericapiserver.NewEmptyDelegate())
+}
+
+// customCodec is how custom resources are stored; apiextensions wraps it with
+// their schema and versions.
+func customCodec(schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
+	return unstructured.UnstructuredJSONScheme, nil
 }
 
 func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds *genericapiserver.GenericAPIServer, crds *crdserver.CustomResourceDefinitions) error {

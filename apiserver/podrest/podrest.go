@@ -36,7 +36,7 @@ func (p *Pods) Storages() map[string]rest.Storage {
 	return map[string]rest.Storage{
 		"bindings":         &binding{Pods: p, legacy: true},
 		"pods/binding":     &binding{Pods: p},
-		"pods/log":         &stream{Pods: p, kind: logs},
+		"pods/log":         &logs{p},
 		"pods/exec":        &stream{Pods: p, kind: exec},
 		"pods/attach":      &stream{Pods: p, kind: attach},
 		"pods/portforward": &stream{Pods: p, kind: forward},

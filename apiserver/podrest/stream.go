@@ -23,7 +23,6 @@ import (
 type kind string
 
 const (
-	logs    kind = "containerLogs"
 	exec    kind = "exec"
 	attach  kind = "attach"
 	forward kind = "portForward"
@@ -42,9 +41,6 @@ var _ rest.Connecter = (*stream)(nil)
 
 // New implements rest.Storage.
 func (s *stream) New() runtime.Object {
-	if s.kind == logs {
-		return &corev1.Pod{}
-	}
 	obj, _, _ := s.NewConnectOptions()
 	return obj
 }
@@ -52,25 +48,12 @@ func (s *stream) New() runtime.Object {
 // Destroy implements rest.Storage.
 func (*stream) Destroy() {}
 
-// ProducesMIMETypes implements rest.StorageMetadata.
-func (*stream) ProducesMIMETypes(string) []string { return []string{"text/plain"} }
-
-// ProducesObject implements rest.StorageMetadata.
-func (*stream) ProducesObject(string) any { return "" }
-
 // ConnectMethods implements rest.Connecter.
-func (s *stream) ConnectMethods() []string {
-	if s.kind == logs {
-		return []string{http.MethodGet}
-	}
-	return []string{http.MethodGet, http.MethodPost}
-}
+func (*stream) ConnectMethods() []string { return []string{http.MethodGet, http.MethodPost} }
 
 // NewConnectOptions implements rest.Connecter.
 func (s *stream) NewConnectOptions() (obj runtime.Object, path bool, name string) {
 	switch s.kind {
-	case logs:
-		return &corev1.PodLogOptions{}, false, ""
 	case exec:
 		return &corev1.PodExecOptions{}, false, ""
 	case attach:
@@ -102,11 +85,8 @@ func (s *stream) Connect(ctx context.Context, name string, options runtime.Objec
 		path = append(path, container)
 	}
 	u.Path, u.RawQuery = strings.Join(path, "/"), query.Encode()
-	h := s.handler(u, s.kind != logs, r)
-	switch {
-	case s.kind == logs:
-		return h, nil
-	case s.kind == forward:
+	h := s.handler(u, true, r)
+	if s.kind == forward {
 		return apiproxy.NewTranslatingHandler(h, apiproxy.NewTunnelingHandler(h), wsstream.IsWebSocketRequestWithTunnelingProtocol), nil
 	}
 	translate := apiproxy.NewStreamTranslatorHandler(u, s.transport(), 0, streams(options))
@@ -125,8 +105,7 @@ func streams(options runtime.Object) apiproxy.Options {
 	return apiproxy.Options{}
 }
 
-// handler proxies to u. Logs are plain answers and are flushed as they come;
-// the others must upgrade their connection.
+// handler proxies to u; streams must upgrade their connection.
 func (p *Pods) handler(u *url.URL, upgrade bool, r rest.Responder) http.Handler {
 	h := proxy.NewUpgradeAwareHandler(u, p.transport(), false, upgrade, proxy.NewErrorResponder(r))
 	h.UseLocationHost = true
@@ -185,9 +164,6 @@ func (s *stream) query(options runtime.Object) (container string, q url.Values, 
 		}
 	}
 	switch o := options.(type) {
-	case *corev1.PodLogOptions:
-		logQuery(q, o)
-		return o.Container, q, nil
 	case *corev1.PodExecOptions:
 		for _, c := range o.Command {
 			q.Add("command", c)
@@ -210,25 +186,6 @@ func (s *stream) query(options runtime.Object) (container string, q url.Values, 
 		return "", q, nil
 	}
 	return "", nil, apierrors.NewBadRequest(fmt.Sprintf("unknown options %T", options))
-}
-
-func logQuery(q url.Values, o *corev1.PodLogOptions) {
-	for name, on := range map[string]bool{"follow": o.Follow, "previous": o.Previous, "timestamps": o.Timestamps} {
-		if on {
-			q.Set(name, "true")
-		}
-	}
-	for name, n := range map[string]*int64{"sinceSeconds": o.SinceSeconds, "tailLines": o.TailLines, "limitBytes": o.LimitBytes} {
-		if n != nil {
-			q.Set(name, strconv.FormatInt(*n, 10))
-		}
-	}
-	if o.SinceTime != nil {
-		q.Set("sinceTime", o.SinceTime.Format(time.RFC3339))
-	}
-	if o.Stream != nil {
-		q.Set("stream", *o.Stream)
-	}
 }
 
 // choose returns the container that is meant: the named one, or the only one.
