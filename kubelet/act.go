@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -19,6 +20,10 @@ import (
 	"skein.dev/skein/kubelet/spec"
 )
 
+// actionTimeout bounds one action: a runtime that hangs must not hold a pod
+// for ever. Pulls and hooks have limits of their own.
+const actionTimeout = 4 * time.Minute
+
 // do does one action and says how it ended. A panic is a failure of it.
 func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) (r result) {
 	defer func() {
@@ -28,6 +33,12 @@ func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) (r
 		}
 	}()
 	r.action = a
+	if a.Op == lifecycle.Start {
+		r.refresh, r.failure = w.start(ctx, pod, a)
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
 	var err error
 	switch a.Op {
 	case lifecycle.CreateSandbox:
@@ -41,14 +52,11 @@ func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) (r
 		w.k.runtime.Forget(a.ID)
 	case lifecycle.Cleanup:
 		err = w.cleanup(pod)
-	case lifecycle.Start:
-		r.refresh, r.failure = w.start(ctx, pod, a)
-		return r
 	default:
 		err = fmt.Errorf("unknown action %s", a.Op)
 	}
 	if err != nil && !cri.IsNotFound(err) {
-		if ctx.Err() == nil {
+		if !errors.Is(ctx.Err(), context.Canceled) {
 			w.k.log.WarnContext(ctx, "pod action not done", "pod", w.name(), "action", a.String(), "err", err)
 		}
 		r.failure = &lifecycle.Failure{Action: a, Message: message(err)}
@@ -143,6 +151,8 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) 
 	if a.Grace > 0 {
 		left = max(left, min(2*time.Second, a.Grace))
 	}
+	ctx, cancel := context.WithTimeout(ctx, left+actionTimeout)
+	defer cancel()
 	_, err := w.k.runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{
 		ContainerId: a.ID, Timeout: int64((left + time.Second - 1) / time.Second),
 	})
@@ -210,7 +220,7 @@ func (w *worker) event(kind, reason, action, note, name string) {
 }
 
 func (w *worker) eventErr(ctx context.Context, reason, action string, err error, name string) {
-	if ctx.Err() == nil { // a cancelled action did not fail
+	if !errors.Is(ctx.Err(), context.Canceled) { // a cancelled action did not fail
 		w.event(corev1.EventTypeWarning, reason, action, message(err), name)
 	}
 }

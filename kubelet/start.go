@@ -41,14 +41,16 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, a lifecycle.Action)
 	}
 	// The sandbox's own configuration must be told again; only its names,
 	// cgroup and log directory count.
-	created, err := w.k.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
+	callCtx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	created, err := w.k.runtime.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: a.ID, Config: cfg, SandboxConfig: spec.Sandbox(pod, w.k.specNode(), 0),
 	})
 	if err != nil {
 		return refresh, fail(lifecycle.ReasonCreateError, "Failed", fmt.Errorf("Error: %s", message(err)))
 	}
 	w.event(corev1.EventTypeNormal, "Created", "Starting", "Container created", c.Name)
-	if _, err := w.k.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+	if _, err := w.k.runtime.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return refresh, fail(lifecycle.ReasonRunError, "Failed", fmt.Errorf("Error: %s", message(err)))
 	}
 	w.event(corev1.EventTypeNormal, "Started", "Starting", "Container started", c.Name)

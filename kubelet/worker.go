@@ -161,7 +161,9 @@ func earliest(a, b time.Time) time.Time {
 // step looks once and acts. It returns when to look again.
 func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 	now := time.Now()
-	sandboxes, containers, err := w.k.runtime.Pod(ctx, w.uid)
+	readCtx, cancel := context.WithTimeout(ctx, actionTimeout)
+	sandboxes, containers, err := w.k.runtime.Pod(readCtx, w.uid)
+	cancel()
 	if err != nil {
 		if ctx.Err() == nil {
 			w.k.log.DebugContext(ctx, "runtime not read", "pod", w.name(), "err", err)

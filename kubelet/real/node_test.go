@@ -43,7 +43,7 @@ const (
 
 // node is a kubelet, its containerd and an API in memory.
 type node struct {
-	*testing.T
+	testing.TB
 	dir    string
 	cgroup string
 	engine *engine.Engine
@@ -62,7 +62,7 @@ func must(t testing.TB, err error) {
 }
 
 // newNode starts all of it; the cleanup looks that nothing is left.
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("containers need root")
@@ -75,7 +75,7 @@ func newNode(t *testing.T) *node {
 	}
 	dir, err := os.MkdirTemp("/tmp", "sk-kub-") // sockets need a short path
 	must(t, err)
-	n := &node{T: t, dir: dir, cgroup: fmt.Sprintf("skein-kubelet-real-%d", os.Getpid()), client: fake.NewClientset()}
+	n := &node{TB: t, dir: dir, cgroup: fmt.Sprintf("skein-kubelet-real-%d", os.Getpid()), client: fake.NewClientset()}
 	n.client.PrependReactor("create", "serviceaccounts/token", n.token)
 	n.engine, err = engine.New(engine.Config{
 		DataDir: filepath.Join(dir, "data"), StateDir: filepath.Join(dir, "s"), CNIBinDirs: []string{filepath.Join(dir, "cni")},
@@ -117,7 +117,7 @@ func (n *node) start() {
 	cfg := kubelet.Config{
 		Kit: component.Kit{
 			Peer: "n1", Client: n.client, Informers: informers.NewSharedInformerFactory(n.client, 0), Recorder: events.NewFakeRecorder(10000),
-			Log: slog.New(slog.NewTextHandler(n.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Log: slog.New(slog.NewTextHandler(n.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 		},
 		NodeIPs: []netip.Addr{netip.MustParseAddr("10.99.0.1")}, CRIEndpoint: n.engine.Endpoint(),
 		RootDir: filepath.Join(n.dir, "kubelet"), LogDir: filepath.Join(n.dir, "logs"), CgroupRoot: n.cgroup,
@@ -197,7 +197,7 @@ func (n *node) token(a ktesting.Action) (bool, runtime.Object, error) {
 }
 
 // boxImage is an image of one busybox.
-func boxImage(t *testing.T) []byte {
+func boxImage(t testing.TB) []byte {
 	t.Helper()
 	program, err := os.ReadFile(busybox)
 	must(t, err)
@@ -226,7 +226,7 @@ func boxImage(t *testing.T) []byte {
 	return out.Bytes()
 }
 
-func configured(t *testing.T, img v1.Image) *v1.ConfigFile {
+func configured(t testing.TB, img v1.Image) *v1.ConfigFile {
 	t.Helper()
 	c, err := img.ConfigFile()
 	must(t, err)

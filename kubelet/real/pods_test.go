@@ -2,6 +2,7 @@ package real_test
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -147,5 +148,21 @@ func TestPodSeesItsVolumesAndEnvironment(t *testing.T) {
 	n.eventually("vols", "updated", func(*corev1.Pod) bool {
 		b, err := os.ReadFile(n.dir + "/kubelet/pods/uid-vols/volumes/kubernetes.io~configmap/conf/a")
 		return err == nil && string(b) == "changed"
+	})
+}
+
+func TestLogsAreRotated(t *testing.T) {
+	n := newNode(t)
+	n.create(pod("loud", "seq 1 900000; while true; do echo more; sleep 1; done", nil))
+	p := n.eventually("loud", "ready", ready)
+	dir := filepath.Join(n.dir, "logs", "default_loud_"+string(p.UID), "app")
+	n.eventually("loud", "rotated", func(*corev1.Pod) bool {
+		old, err := filepath.Glob(filepath.Join(dir, "0.log.*"))
+		must(t, err)
+		return len(old) == 1
+	})
+	n.eventually("loud", "writing to a new file", func(*corev1.Pod) bool {
+		b, err := os.ReadFile(filepath.Join(dir, "0.log"))
+		return err == nil && strings.Contains(string(b), "more") && len(b) < 10<<20
 	})
 }
