@@ -20,7 +20,7 @@ func modules() []string {
 	return []string{
 		"overlay", "veth", "bridge", "vxlan", "dummy",
 		"crc32c_generic", "libcrc32c", "nf_conntrack", "nf_conntrack_netlink", "nf_tables", "nft_chain_nat", "nft_nat",
-		"nft_masq", "nft_ct", "nft_numgen", "nft_hash", "nft_reject", "nft_reject_inet", "nft_fib", "nft_fib_inet",
+		"nft_masq", "nft_ct", "nft_numgen", "nft_hash", "nft_reject", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_fib", "nft_fib_inet",
 		"nft_redir", "nft_limit", "nft_objref", "nft_log", "nft_socket",
 	}
 }
@@ -152,7 +152,7 @@ func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
 	g.Steps = []vm.Step{
 		{Name: "network", Script: "ip link set lo up; ip link add eth0 type dummy; ip addr add 10.77.0.1/24 dev eth0; " +
 			"ip link set eth0 up; ip route add default via 10.77.0.254"},
-		{Name: "up", Script: "skein up --detach --name guest --address 10.77.0.1; skein get nodes -o wide | tee /dev/stderr | grep -q 'containerd://2[0-9.]* *$'; skein status"},
+		{Name: "up", Script: "skein up --detach --name guest --address 10.77.0.1; skein get nodes -o wide | tee /dev/stderr | grep -q 'containerd://2[0-9.]* *$'; skein status; head -c 3000 /var/lib/skein/skein.log"},
 		{Name: "images", Script: "skein image import /images/*.tar; skein image list"},
 		{Name: "apply", Script: "skein apply -f /hello; skein rollout status deployment/hello --timeout=4m; " +
 			"skein wait --for=condition=Ready pod/client --timeout=2m; skein get pods -o wide"},
@@ -164,7 +164,7 @@ func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
 			"echo \"container before $before, after $after\"; [ -n \"$before\" ]; [ \"$before\" = \"$after\" ]"},
 		{Name: "reset", Script: "skein reset --yes; ! pgrep -f containerd-shim"},
 		{Name: "what was said", Always: true, Script: "for f in guard skein containerd; do echo \"== $f.log\"; " +
-			"tail -n 40 /var/lib/skein/$f.log 2>/dev/null || true; done; free -m"},
+			"tail -n 40 /var/lib/skein/$f.log 2>/dev/null | cut -c1-600 || true; done; skein get events -A | tail -n 40; free -m"},
 	}
 	boot(t, g)
 }
