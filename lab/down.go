@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +23,9 @@ func (l *Lab) Down(ctx context.Context) error {
 	}
 	return l.locked(ctx, func() error {
 		if err := l.sweep(ctx); err != nil {
+			return err
+		}
+		if err := endStrays(ctx, l.cfg.Dir); err != nil {
 			return err
 		}
 		if err := unpinAll(l.cfg.Dir); err != nil {
@@ -47,6 +54,55 @@ func (l *Lab) sweep(ctx context.Context) error {
 		return err
 	}
 	return removeCgroup(ctx, root)
+}
+
+// endStrays ends processes that are in a namespace of the lab although not in
+// its cgroups, such as a user's nsenter: they would keep the namespace.
+func endStrays(ctx context.Context, dir string) error {
+	for {
+		pids, err := strays(dir)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if err := killOnce(pids); err != nil {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("end processes %v: %w", pids, err)
+		}
+	}
+}
+
+func strays(dir string) ([]int, error) {
+	pins, err := filepath.Glob(pin(dir, "*"))
+	if err != nil {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	var spaces []os.FileInfo
+	for _, p := range pins {
+		if st, err := os.Stat(p); err == nil && pinned(p) {
+			spaces = append(spaces, st)
+		}
+	}
+	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var pids []int
+	for _, path := range all {
+		st, err := os.Stat(path)
+		if err != nil { // it has ended
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if slices.ContainsFunc(spaces, func(s os.FileInfo) bool { return os.SameFile(s, st) }) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 func killOnce(pids []int) error {

@@ -282,6 +282,28 @@ func TestDownNeedsNoStateFile(t *testing.T) {
 	mustBeGone(t, dir)
 }
 
+func TestDownEndsWhoeverIsInItsNamespaces(t *testing.T) {
+	l := newLab(t)
+	up(t, l, 1)
+	stray := exec.Command("nsenter", "--net="+filepath.Join(dirOf(t, l), "ns", "p1"), "sleep", "1000")
+	if err := stray.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stray.Wait() }()
+	waitFor(t, "the stray to enter", func() bool {
+		mine, err := os.Readlink("/proc/self/ns/net")
+		its, err2 := os.Readlink("/proc/" + strconv.Itoa(stray.Process.Pid) + "/ns/net")
+		return err == nil && err2 == nil && mine != its
+	})
+	if err := l.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the stray ended well")
+	}
+}
+
 // mustBeGone fails if a process, mount, cgroup or file of the lab is left.
 func mustBeGone(t *testing.T, dir string) {
 	t.Helper()
