@@ -30,9 +30,11 @@ type link struct {
 	open   map[*linkConn]struct{}
 }
 
-// linkPeer is the way to one peer; its mutex makes one dial of many.
+// linkPeer is the way to one peer. Who has put something into turn may touch
+// the rest, and dial: one dial of many, for which others wait no longer than
+// their own context lasts.
 type linkPeer struct {
-	mu      sync.Mutex // guards the fields below
+	turn    chan struct{}
 	conn    *linkConn
 	retryAt time.Time
 }
@@ -122,13 +124,17 @@ func (l *link) connect(ctx context.Context, to member.ServerID) (*linkConn, erro
 	l.mu.Lock()
 	p := l.peers[to]
 	if p == nil {
-		p = &linkPeer{}
+		p = &linkPeer{turn: make(chan struct{}, 1)}
 		l.peers[to] = p
 	}
 	l.mu.Unlock()
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dial %s: %w", to, errors.Join(errUnreachable, ctx.Err()))
+	}
+	defer func() { <-p.turn }()
 	if p.conn != nil && p.conn.usable() {
 		return p.conn, nil
 	}
