@@ -4,11 +4,25 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"skein.dev/skein/network/lb"
 	"skein.dev/skein/network/nft"
 	"skein.dev/skein/network/nstest"
 )
+
+// cpu is the processor time of the process so far: on a shared machine it
+// says more than the wall clock.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // crowd is n services with three backends each.
 func crowd(n int) []lb.Service {
@@ -49,7 +63,9 @@ func BenchmarkStart(b *testing.B) {
 					write()
 				}
 				b.StartTimer()
+				before := cpu(b)
 				write()
+				b.ReportMetric(float64((cpu(b) - before).Milliseconds()), "cpu-ms")
 			}
 		})
 	}
@@ -68,12 +84,14 @@ func BenchmarkChange(b *testing.B) {
 				b.Fatal(err)
 			}
 			s := all[n/2]
+			before := cpu(b)
 			for i := 0; b.Loop(); i++ {
 				s.Backends = all[n/2].Backends[:2+i%2]
 				if err := t.Apply(b.Context(), lb.Change{Set: []lb.Service{s}}); err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-us/op")
 		})
 	}
 }

@@ -26,12 +26,13 @@ import (
 	"skein.dev/skein/network/ns"
 )
 
-// batchMax bounds the elements and chains of one transaction: the kernel
-// takes a transaction in one message, which must fit a socket's buffer.
-const batchMax = 1000
+// servicesMax and backendsMax bound one transaction: the kernel takes it in
+// one message, which must fit a socket's buffer. Few large ones are better
+// than many: at each the kernel walks all chains of the table once more.
+const servicesMax, backendsMax = 1000, 8000
 
-// bufferSize holds a transaction of batchMax, and the answers to its parts.
-const bufferSize = 8 << 20
+// bufferSize holds such a transaction, and the answers to its parts.
+const bufferSize = 16 << 20
 
 // Config says where to work. Its zero value is the process's own namespace.
 type Config struct {
@@ -177,12 +178,13 @@ func (t *Table) Apply(ctx context.Context, ch lb.Change) error {
 
 // cut takes a first part of bounded size off ch.
 func cut(ch lb.Change) (part, rest lb.Change) {
-	size, i, j := 0, 0, 0
-	for ; j < len(ch.Remove) && size < batchMax; j++ {
-		size += 2
-	}
-	for ; i < len(ch.Set) && size < batchMax; i++ {
-		size += 3 + len(ch.Set[i].Backends)
+	j := min(len(ch.Remove), servicesMax)
+	i, backends := 0, 0
+	for ; i < len(ch.Set) && i+j < servicesMax; i++ {
+		// One service may be larger than the bound, but then it is alone.
+		if backends += len(ch.Set[i].Backends); backends > backendsMax && i+j > 0 {
+			break
+		}
 	}
 	return lb.Change{Set: ch.Set[:i], Remove: ch.Remove[:j]}, lb.Change{Set: ch.Set[i:], Remove: ch.Remove[j:]}
 }

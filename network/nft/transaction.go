@@ -125,7 +125,9 @@ func groupName(fr lb.Front, i int) string { return fmt.Sprintf("%s-%d", chainNam
 // chain writes the service's chain anew: keep a known client, draw for others.
 func (tx *transaction) chain(f family, s lb.Service, old known) error {
 	ch := tx.c.AddChain(&nftables.Chain{Name: chainName(s.Front), Table: f.table})
-	tx.c.FlushChain(ch)
+	if old.Front == s.Front { // else it is new and empty
+		tx.c.FlushChain(ch)
+	}
 	parts, before := groups(s.Backends), groups(old.Backends)
 	affinity, err := tx.affinity(f, s, old)
 	if err != nil {
