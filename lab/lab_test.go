@@ -263,6 +263,12 @@ func TestDownLeavesNothing(t *testing.T) {
 	if _, err := l.Status(); !errors.Is(err, lab.ErrNoLab) {
 		t.Errorf("status: %v", err)
 	}
+	if err := l.Kill(t.Context(), "p1", ""); !errors.Is(err, lab.ErrNoLab) {
+		t.Errorf("kill: %v", err)
+	}
+	if err := l.Heal(t.Context()); !errors.Is(err, lab.ErrNoLab) {
+		t.Errorf("heal: %v", err)
+	}
 	mustBeGone(t, dir)
 }
 

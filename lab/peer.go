@@ -220,11 +220,7 @@ func (l *Lab) Heal(ctx context.Context) error {
 }
 
 func (l *Lab) rewired(ctx context.Context, change func(*state) error) error {
-	return l.locked(ctx, func() error {
-		s, err := readState(l.cfg.Dir)
-		if err != nil {
-			return err
-		}
+	return l.existing(ctx, func(s *state) error {
 		if err := change(s); err != nil {
 			return err
 		}

@@ -27,6 +27,10 @@ import (
 	"skein.dev/skein/lab"
 )
 
+// dialLimit is how long a peer tries to reach another: what is cut off stays
+// silent for as long, so it is short; what is not answers in microseconds.
+const dialLimit = 2 * time.Second
+
 // The test binary is also the program that the lab runs: a tiny server with
 // the manners of a peer. Its first argument says what it is to do.
 func TestMain(m *testing.M) {
@@ -125,7 +129,7 @@ func anyAnswers(addrs []string) bool {
 }
 
 func answers(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr+":6443", 100*time.Millisecond)
+	c, err := net.DialTimeout("tcp", addr+":6443", 5*time.Second)
 	if err != nil {
 		return false
 	}
@@ -203,7 +207,7 @@ func answer(ln net.Listener, name string) {
 			}
 			line = strings.TrimSpace(line)
 			if to, ok := strings.CutPrefix(line, "dial "); ok {
-				name, err := whoIs(to+":6443", "who", 700*time.Millisecond)
+				name, err := whoIs(to+":6443", "who", dialLimit)
 				if err != nil {
 					name = "error: " + err.Error()
 				}

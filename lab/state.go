@@ -109,16 +109,27 @@ func (l *Lab) write(s *state) error {
 
 // withPeer runs f on the named peer while the lab is locked.
 func (l *Lab) withPeer(ctx context.Context, name string, f func(*state, *Peer) error) error {
-	return l.locked(ctx, func() error {
-		s, err := readState(l.cfg.Dir)
-		if err != nil {
-			return err
-		}
+	return l.existing(ctx, func(s *state) error {
 		p, err := s.peer(name)
 		if err != nil {
 			return err
 		}
 		return f(s, p)
+	})
+}
+
+// existing runs f on the lab's state while the lab is locked. Where there is
+// no lab it leaves no trace.
+func (l *Lab) existing(ctx context.Context, f func(*state) error) error {
+	if _, err := readState(l.cfg.Dir); errors.Is(err, ErrNoLab) {
+		return err
+	}
+	return l.locked(ctx, func() error {
+		s, err := readState(l.cfg.Dir)
+		if err != nil {
+			return err
+		}
+		return f(s)
 	})
 }
 
