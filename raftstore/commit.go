@@ -125,8 +125,9 @@ func (c *committer) pump() {
 		for _, sub := range batch {
 			items = append(items, sub.items...)
 		}
-		f := c.raft.Apply(fsm.Encode(c.state().Level, c.clock.now(), items...), 5*time.Second)
-		c.all.Go(func() {
+		entry := fsm.Encode(c.state().Level, c.clock.now(), items...)
+		c.all.Go(func() { // raft takes it when its disk is done with the last one
+			f := c.raft.Apply(entry, 5*time.Second)
 			err := f.Error()
 			if err == nil {
 				if a, ok := f.Response().(fsm.Applied); ok {

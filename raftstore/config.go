@@ -123,7 +123,9 @@ func (c Config) raft() *raft.Config {
 	// Our entries hold up to 1 MiB of transactions each, so what a leader
 	// packs into one message is bounded by few of them.
 	r.MaxAppendEntries = 64
-	r.BatchApplyCh = true
+	// Unbuffered: what is in raft's buffer when it shuts down is never
+	// answered. Our own queue batches.
+	r.BatchApplyCh = false
 	r.ShutdownOnRemove = false
 	// Snapshots are taken by bytes of log (snapshot.go), never by count.
 	r.SnapshotThreshold = 1 << 62

@@ -119,7 +119,7 @@ func (s *Store) start() error {
 			MsgpackUseNewTimeFormat: true,
 		})
 	}
-	if s.cache, err = raft.NewLogCache(128, s.disk); err != nil {
+	if s.cache, err = raft.NewLogCache(64, s.disk); err != nil {
 		return fmt.Errorf("make log cache: %w", err)
 	}
 	rc := s.cfg.raft()
