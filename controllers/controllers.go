@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata"
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/api/role"
+	"skein.dev/skein/controllers/daemonset"
 	"skein.dev/skein/controllers/deployment"
 	"skein.dev/skein/controllers/endpoints"
 	"skein.dev/skein/controllers/endpointslice"
@@ -40,6 +42,10 @@ type Config struct {
 	// Enabled says which controllers run, by upstream's names such as
 	// "replicaset-controller"; nil: all.
 	Enabled func(name string) bool
+	// Serves tells whether the API serves a resource; controllers of kinds
+	// that came after the first ones (DaemonSet) run only where their kinds
+	// are served. Nil: those are left out.
+	Serves func(schema.GroupResource) bool
 	// MinRevision tells the revision of a fence's assignment, which informers
 	// should show before the first reconcile: see [run.Config]. Nil or 0:
 	// their first sync is enough.
@@ -73,6 +79,9 @@ func New(cfg Config) (*Controllers, error) {
 			func() (run.Controller, error) { return gc.New(kit, cfg.Metadata) },
 		)
 	}
+	if cfg.serves("apps", "daemonsets") && cfg.serves("apps", "controllerrevisions") {
+		makers = append(makers, func() (run.Controller, error) { return daemonset.New(kit) })
+	}
 	var all []run.Controller
 	for _, mk := range makers {
 		c, err := mk()
@@ -90,6 +99,10 @@ func New(cfg Config) (*Controllers, error) {
 		return nil, fmt.Errorf("make loop: %w", err)
 	}
 	return &Controllers{loop: loop}, nil
+}
+
+func (c *Config) serves(group, resource string) bool {
+	return c.Serves != nil && c.Serves(schema.GroupResource{Group: group, Resource: resource})
 }
 
 // Run runs the controllers under the fence until ctx ends and returns nil; an
