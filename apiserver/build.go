@@ -196,6 +196,7 @@ func (s *Server) install(g *genericapiserver.GenericAPIServer) error {
 			return fmt.Errorf("install group %q: %w", group, err)
 		}
 	}
+	s.publishIssuer(g)
 	for _, h := range s.cfg.Handlers {
 		if !h.Open {
 			s.mount(g, h.Path, h.Handler)

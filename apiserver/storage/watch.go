@@ -200,13 +200,7 @@ func (w *watcher) follow(ctx context.Context) error {
 	for {
 		events, through, err := w.cursor.Next(wait, true)
 		if err != nil && ctx.Err() == nil && wait.Err() != nil {
-			if events, through, err = w.cursor.Next(ctx, false); err == nil && len(events) == 0 {
-				w.seen = through
-				if w.seen > w.marked {
-					err = w.bookmark(ctx, false)
-				}
-				return err
-			}
+			events, through, err = w.cursor.Next(ctx, false)
 		}
 		if err != nil {
 			return err
@@ -217,9 +211,13 @@ func (w *watcher) follow(ctx context.Context) error {
 			}
 		}
 		w.seen = through
-		if wait.Err() != nil {
-			return nil
+		if wait.Err() == nil {
+			continue
 		}
+		if ctx.Err() == nil && w.seen > w.marked {
+			return w.bookmark(ctx, false)
+		}
+		return ctx.Err()
 	}
 }
 
