@@ -18,6 +18,7 @@ import (
 	"sync"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 
@@ -211,6 +212,16 @@ func (t *Table) prepareLocked(c *nftables.Conn) error {
 	for _, fr := range found {
 		t.have[fr] = known{Service: lb.Service{Front: fr}, adopted: true}
 	}
+	for _, f := range families() {
+		if err := t.adoptLocked(c, f); err != nil {
+			return err
+		}
+	}
+	// All adopted addresses count as new, so that the set surely has them.
+	tx := &transaction{c: c, uses: t.uses}
+	if err := tx.hairpins(nil); err != nil {
+		return err
+	}
 	if err := dropOrphans(c, found); err != nil {
 		return err
 	}
@@ -218,9 +229,54 @@ func (t *Table) prepareLocked(c *nftables.Conn) error {
 	return nil
 }
 
+// adoptLocked reads which backends the kernel has for the fronts it has, and
+// removes those of no front.
+func (t *Table) adoptLocked(c *nftables.Conn, f family) error {
+	es, err := c.GetSetElements(f.backends())
+	if err != nil {
+		return fmt.Errorf("list map %s: %w", backendsMap, err)
+	}
+	byID := map[string]lb.Front{}
+	for fr := range t.have {
+		if fr.Addr.Is4() == f.is4() {
+			byID[string(id(fr))] = fr
+		}
+	}
+	numbered := map[lb.Front]map[int]netip.AddrPort{}
+	var orphans []nftables.SetElement
+	for _, e := range es {
+		at, ok := f.backendOf(e.Val)
+		if len(e.Key) != idSize+4 || !ok {
+			continue
+		}
+		fr, ok := byID[string(e.Key[:idSize])]
+		if !ok {
+			orphans = append(orphans, nftables.SetElement{Key: e.Key})
+			continue
+		}
+		if numbered[fr] == nil {
+			numbered[fr] = map[int]netip.AddrPort{}
+		}
+		numbered[fr][int(binaryutil.NativeEndian.Uint32(e.Key[idSize:]))] = at
+	}
+	for fr, all := range numbered {
+		k := t.have[fr]
+		for i := range len(all) {
+			k.Backends = append(k.Backends, all[i])
+			t.uses[all[i].Addr()]++
+		}
+		t.have[fr] = k
+	}
+	for _, part := range chunks(orphans) {
+		if err := c.SetDeleteElements(f.backends(), part); err != nil {
+			return fmt.Errorf("delete left-over backends: %w", err)
+		}
+	}
+	return nil
+}
+
 // dropOrphans removes chains and maps of fronts that are no more, left by a
-// peer that was killed, and chains of groups, which hold no state and are
-// written anew with their service.
+// peer that was killed.
 func dropOrphans(c *nftables.Conn, found []lb.Front) error {
 	keep := map[string]bool{}
 	for _, fr := range found {
@@ -248,7 +304,9 @@ func (t *Table) applyLocked(c *nftables.Conn, ch lb.Change) error {
 	tx := &transaction{c: c, nextID: firstID, uses: map[netip.Addr]int{}}
 	for _, fr := range ch.Remove {
 		if old, ok := t.have[fr]; ok {
-			tx.remove(familyFor(fr), old)
+			if err := tx.remove(familyFor(fr), old); err != nil {
+				return err
+			}
 		}
 	}
 	for _, s := range ch.Set {

@@ -20,10 +20,12 @@ const (
 	servicesID = 1 // set ids count per transaction; the table's own come first
 	nodeID     = 2
 	hairpinID  = 3
+	backendsID = 4
 	firstID    = 10
 
 	servicesMap = "services"  // address . protocol . port -> verdict
 	nodeMap     = "nodeports" // protocol . port -> verdict
+	backendsMap = "backends"  // service . number -> address . port
 	hairpinSet  = "hairpin"   // address . the same address, for each backend
 	markChain   = "masquerade-later"
 	refuseChain = "refuse"
@@ -40,10 +42,10 @@ const (
 // Registers are four bytes wide and numbered from 8 (NFT_REG32_00) to 23; an
 // address takes one or four. Number 1 is the first four of them as one.
 const (
-	reg0     = 8  // keys begin here; a client's address in a service's chain
-	regAddr  = 12 // the chosen backend's address, the port right after it
-	regDraw  = 20 // the number drawn
-	groupMax = 500
+	reg0    = 8  // keys begin here; a client's address in a service's chain
+	regAddr = 12 // the chosen backend's address, the port right after it
+	regDraw = 20 // the service's id, two wide, and then the number drawn
+	partMax = 500
 )
 
 // family is one of the two tables.
@@ -94,6 +96,16 @@ func (f family) nodePorts() *nftables.Set {
 	}
 }
 
+// backends holds all services' backends. One map for all, because the kernel
+// takes time in proportion to the number of maps to add another one.
+func (f family) backends() *nftables.Set {
+	return &nftables.Set{
+		Table: f.table, Name: backendsMap, ID: backendsID, IsMap: true, Concatenation: true,
+		KeyType:  nftables.MustConcatSetType(nftables.TypeInteger, nftables.TypeInteger, nftables.TypeInteger),
+		DataType: f.backendType(),
+	}
+}
+
 func (f family) hairpins() *nftables.Set {
 	return &nftables.Set{
 		Table: f.table, Name: hairpinSet, ID: hairpinID, Concatenation: true,
@@ -133,10 +145,22 @@ func (f family) front(k []byte, node bool) (lb.Front, bool) {
 	return fr, true
 }
 
-// chainName is the name of a front's chain, readable as far as it goes.
-func chainName(fr lb.Front) string {
+const idSize = 8
+
+// id identifies a front within the map of backends.
+func id(fr lb.Front) []byte {
 	sum := sha256.Sum256([]byte(fr.String()))
-	return fmt.Sprintf("%s%s", chainPrefix, hex.EncodeToString(sum[:8]))
+	return sum[:idSize]
+}
+
+// backendKey is the key of a front's i-th backend.
+func backendKey(fr lb.Front, i int) []byte {
+	return append(id(fr), binaryutil.NativeEndian.PutUint32(uint32(i))...)
+}
+
+// chainName is the name of a front's chain.
+func chainName(fr lb.Front) string {
+	return chainPrefix + hex.EncodeToString(id(fr))
 }
 
 func affinityName(fr lb.Front) string {
@@ -152,6 +176,9 @@ func (f family) base(c *nftables.Conn) error {
 	}
 	if err := c.AddSet(f.nodePorts(), nil); err != nil {
 		return fmt.Errorf("add map %s: %w", nodeMap, err)
+	}
+	if err := c.AddSet(f.backends(), nil); err != nil {
+		return fmt.Errorf("add map %s: %w", backendsMap, err)
 	}
 	if err := c.AddSet(f.hairpins(), nil); err != nil {
 		return fmt.Errorf("add set %s: %w", hairpinSet, err)

@@ -35,13 +35,14 @@ func (f family) dispatcher(fr lb.Front) *nftables.Set {
 }
 
 // remove takes a front and all that hangs on it away.
-func (tx *transaction) remove(f family, old known) {
+func (tx *transaction) remove(f family, old known) error {
 	// Deleting by key alone cannot fail: the front is there.
 	_ = tx.c.SetDeleteElements(f.dispatcher(old.Front), []nftables.SetElement{{Key: key(old.Front)}})
 	if old.adopted || len(old.Backends) > 0 {
 		tx.dropChain(f, old)
 	}
 	tx.count(old.Backends, -1)
+	return tx.numbers(f, old.Front, old.Backends, nil)
 }
 
 // dropChain deletes a service's chain, after what refers to it.
@@ -52,11 +53,6 @@ func (tx *transaction) dropChain(f family, old known) {
 	}
 	tx.c.FlushChain(chain)
 	tx.c.DelChain(chain)
-	for _, g := range groups(old.Backends) {
-		g := &nftables.Chain{Name: groupName(old.Front, g.index), Table: f.table}
-		tx.c.FlushChain(g)
-		tx.c.DelChain(g)
-	}
 	if old.Affinity > 0 {
 		tx.c.DelSet(&nftables.Set{Table: f.table, Name: affinityName(old.Front)})
 	}
@@ -72,6 +68,9 @@ func (tx *transaction) count(backends []netip.AddrPort, by int) {
 func (tx *transaction) set(f family, s lb.Service, old known, existed bool) error {
 	tx.count(old.Backends, -1)
 	tx.count(s.Backends, 1)
+	if err := tx.numbers(f, s.Front, old.Backends, s.Backends); err != nil {
+		return err
+	}
 	before, after := verdict(old.Service), verdict(s)
 	redirect := !existed || old.adopted || *before != *after
 	if existed && redirect {
@@ -101,34 +100,12 @@ func (tx *transaction) set(f family, s lb.Service, old known, existed bool) erro
 // comment is a name as short as the kernel wants it.
 func comment(name string) string { return name[:min(len(name), 120)] }
 
-// group is a part of a service's backends that fits one map.
-type group struct {
-	index    int
-	backends []netip.AddrPort
-}
-
-// groups splits backends evenly; none when one map holds them all.
-func groups(backends []netip.AddrPort) []group {
-	if len(backends) <= groupMax {
-		return nil
-	}
-	n := (len(backends) + groupMax - 1) / groupMax
-	out := make([]group, n)
-	for i := range out {
-		out[i] = group{index: i, backends: backends[i*len(backends)/n : (i+1)*len(backends)/n]}
-	}
-	return out
-}
-
-func groupName(fr lb.Front, i int) string { return fmt.Sprintf("%s-%d", chainName(fr), i) }
-
 // chain writes the service's chain anew: keep a known client, draw for others.
 func (tx *transaction) chain(f family, s lb.Service, old known) error {
 	ch := tx.c.AddChain(&nftables.Chain{Name: chainName(s.Front), Table: f.table})
 	if old.Front == s.Front { // else it is new and empty
 		tx.c.FlushChain(ch)
 	}
-	parts, before := groups(s.Backends), groups(old.Backends)
 	affinity, err := tx.affinity(f, s, old)
 	if err != nil {
 		return err
@@ -141,69 +118,48 @@ func (tx *transaction) chain(f family, s lb.Service, old known) error {
 	if affinity != nil {
 		tx.c.AddRule(&nftables.Rule{Table: f.table, Chain: ch, Exprs: f.keep(affinity)})
 	}
-	if len(parts) == 0 {
-		err = tx.draw(f, ch, s.Backends, affinity)
-	} else {
-		err = tx.drawGroup(f, ch, s, parts, affinity)
-	}
-	for i := len(parts); i < len(before); i++ {
-		g := &nftables.Chain{Name: groupName(s.Front, i), Table: f.table}
-		tx.c.FlushChain(g)
-		tx.c.DelChain(g)
-	}
-	return err
+	tx.draw(f, ch, s, affinity)
+	return nil
 }
 
-// draw adds the rule that picks one of backends.
-func (tx *transaction) draw(f family, ch *nftables.Chain, backends []netip.AddrPort, affinity *nftables.Set) error {
-	m := &nftables.Set{
-		Table: f.table, Name: "__map%d", ID: tx.id(), Anonymous: true, Constant: true, IsMap: true,
-		KeyType: nftables.TypeInteger, DataType: f.backendType(),
-	}
-	els := make([]nftables.SetElement, 0, len(backends))
-	for i, b := range backends {
-		els = append(els, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(i)), Val: backend(b)})
-	}
-	if err := tx.c.AddSet(m, els); err != nil {
-		return fmt.Errorf("add map of backends: %w", err)
-	}
+// draw adds the rule that picks one of n backends.
+func (tx *transaction) draw(f family, ch *nftables.Chain, s lb.Service, affinity *nftables.Set) {
 	exprs := []expr.Any{
-		&expr.Numgen{Register: regDraw, Modulus: uint32(len(backends)), Type: unix.NFT_NG_RANDOM},
-		&expr.Lookup{SourceRegister: regDraw, DestRegister: regAddr, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+		&expr.Immediate{Register: regDraw, Data: id(s.Front)},
+		&expr.Numgen{Register: regDraw + idSize/4, Modulus: uint32(len(s.Backends)), Type: unix.NFT_NG_RANDOM},
+		&expr.Lookup{SourceRegister: regDraw, DestRegister: regAddr, IsDestRegSet: true, SetName: backendsMap, SetID: backendsID},
 	}
 	if affinity != nil {
 		exprs = append(exprs, f.client(), remember(affinity))
 	}
 	tx.c.AddRule(&nftables.Rule{Table: f.table, Chain: ch, Exprs: append(exprs, f.translate())})
-	return nil
 }
 
-// drawGroup first draws a group, then within it. Groups differ by at most one
-// in size, so no backend gets noticeably more than another.
-func (tx *transaction) drawGroup(f family, ch *nftables.Chain, s lb.Service, parts []group, affinity *nftables.Set) error {
-	m := &nftables.Set{
-		Table: f.table, Name: "__map%d", ID: tx.id(), Anonymous: true, Constant: true, IsMap: true,
-		KeyType: nftables.TypeInteger, DataType: nftables.TypeVerdict,
-	}
-	var els []nftables.SetElement
-	for _, p := range parts {
-		g := tx.c.AddChain(&nftables.Chain{Name: groupName(s.Front, p.index), Table: f.table})
-		tx.c.FlushChain(g)
-		if err := tx.draw(f, g, p.backends, affinity); err != nil {
-			return err
+// numbers brings the numbered backends of a front from old to next, touching
+// only what differs.
+func (tx *transaction) numbers(f family, fr lb.Front, old, next []netip.AddrPort) error {
+	var del, add []nftables.SetElement
+	for i := range max(len(old), len(next)) {
+		if i < len(old) && i < len(next) && old[i] == next[i] {
+			continue
 		}
-		els = append(els, nftables.SetElement{
-			Key:         binaryutil.NativeEndian.PutUint32(uint32(p.index)),
-			VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: g.Name},
-		})
+		if i < len(old) {
+			del = append(del, nftables.SetElement{Key: backendKey(fr, i)})
+		}
+		if i < len(next) {
+			add = append(add, nftables.SetElement{Key: backendKey(fr, i), Val: backend(next[i])})
+		}
 	}
-	if err := tx.c.AddSet(m, els); err != nil {
-		return fmt.Errorf("add map of groups: %w", err)
+	for _, part := range chunks(del) {
+		if err := tx.c.SetDeleteElements(f.backends(), part); err != nil {
+			return fmt.Errorf("delete backends of %s: %w", fr, err)
+		}
 	}
-	tx.c.AddRule(&nftables.Rule{Table: f.table, Chain: ch, Exprs: []expr.Any{
-		&expr.Numgen{Register: regDraw, Modulus: uint32(len(parts)), Type: unix.NFT_NG_RANDOM},
-		&expr.Lookup{SourceRegister: regDraw, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
-	}})
+	for _, part := range chunks(add) {
+		if err := tx.c.SetAddElements(f.backends(), part); err != nil {
+			return fmt.Errorf("add backends of %s: %w", fr, err)
+		}
+	}
 	return nil
 }
 
@@ -269,6 +225,15 @@ func backend(b netip.AddrPort) []byte {
 	return append(append(b.Addr().AsSlice(), binaryutil.BigEndian.PutUint16(b.Port())...), 0, 0)
 }
 
+// backendOf reads what backend wrote.
+func (f family) backendOf(v []byte) (netip.AddrPort, bool) {
+	if len(v) < int(f.size)+2 {
+		return netip.AddrPort{}, false
+	}
+	a, ok := netip.AddrFromSlice(v[:f.size])
+	return netip.AddrPortFrom(a, binaryutil.BigEndian.Uint16(v[f.size:f.size+2])), ok
+}
+
 // client loads the packet's source address.
 func (f family) client() expr.Any {
 	return &expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: f.sourceOffset(), Len: f.size}
@@ -331,7 +296,7 @@ func (tx *transaction) hairpins(before map[netip.Addr]int) error {
 func chunks(es []nftables.SetElement) [][]nftables.SetElement {
 	var out [][]nftables.SetElement
 	for len(es) > 0 {
-		n := min(groupMax, len(es))
+		n := min(partMax, len(es))
 		out = append(out, es[:n])
 		es = es[n:]
 	}
@@ -346,7 +311,7 @@ func (f family) dropOrphans(c *nftables.Conn, keep map[string]bool) error {
 	}
 	var drop []*nftables.Chain
 	for _, ch := range chains {
-		if ch.Table.Name == tableName && strings.HasPrefix(ch.Name, chainPrefix) && !keep[owner(ch.Name)] {
+		if ch.Table.Name == tableName && strings.HasPrefix(ch.Name, chainPrefix) && !keep[ch.Name] {
 			drop = append(drop, ch)
 			c.FlushChain(ch)
 		}
@@ -367,11 +332,4 @@ func (f family) dropOrphans(c *nftables.Conn, keep map[string]bool) error {
 		return fmt.Errorf("delete left-over chains: %w", err)
 	}
 	return nil
-}
-
-// owner is the name of the service's chain that a chain belongs to.
-func owner(chain string) string {
-	rest := strings.TrimPrefix(chain, chainPrefix)
-	id, _, _ := strings.Cut(rest, "-")
-	return chainPrefix + id
 }
