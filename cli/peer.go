@@ -128,7 +128,13 @@ func newDaemon(c Config) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.Daemon(cmd.Context(), at.dataDir)
+			err := c.Daemon(cmd.Context(), at.dataDir)
+			if err == nil {
+				return nil
+			}
+			// One line, the last of the log: the guard repeats it.
+			printError(c.Streams.ErrOut, errors.New(err.Error()))
+			return exitCode(daemon.ExitCode(err))
 		},
 	}
 	at.add(cmd.Flags())

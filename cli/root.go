@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/util/templates"
@@ -31,10 +32,19 @@ type Config struct {
 	Daemon func(ctx context.Context, dataDir string) error
 	// Version is the program's version, as `skein version` prints it.
 	Version string
+	// Unhandled gives signals their default meaning back, for kubectl's
+	// commands, which do not follow a context. Nil: nothing to do.
+	Unhandled func()
+
+	// rest is the cluster that kubectl's global flags and kubeconfig name.
+	rest func() (*rest.Config, error)
 }
 
 // Kubectl runs kubectl as upstream's program would and returns its exit code.
 func Kubectl(c Config) int {
+	if c.Unhandled != nil {
+		c.Unhandled()
+	}
 	cmd := kubectl.NewDefaultKubectlCommandWithArgs(kubectlOptions(c))
 	cmd.SetArgs(c.Args)
 	kubectlutil.CheckErr(cmd.Execute()) // prints and exits in kubectl's own manner
@@ -71,6 +81,9 @@ func useMeshKubeconfig() {
 
 // Main runs the command line and returns the exit code.
 func Main(ctx context.Context, c Config) int {
+	if c.Unhandled == nil {
+		c.Unhandled = func() {}
+	}
 	if len(c.Args) > 0 && c.Args[0] == "kubectl" {
 		c.Args = c.Args[1:]
 		return Kubectl(c)
@@ -100,7 +113,9 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // newRoot returns the tree and a function that tells our commands from kubectl's.
 func newRoot(c Config) (*cobra.Command, func(*cobra.Command) bool) {
-	root := kubectl.NewKubectlCommand(kubectlOptions(c))
+	options := kubectlOptions(c)
+	root := kubectl.NewKubectlCommand(options)
+	c.rest = options.ConfigFlags.ToRESTConfig
 	root.Use = "skein"
 	root.Short = "skein is a Kubernetes cluster without masters"
 	root.Long = "skein runs one peer of a Kubernetes cluster without masters, and speaks to any such cluster as kubectl does."
@@ -113,6 +128,13 @@ func newRoot(c Config) (*cobra.Command, func(*cobra.Command) bool) {
 	isOurs := map[*cobra.Command]bool{}
 	for _, cmd := range mesh {
 		mark(cmd, isOurs)
+	}
+	prepare := root.PersistentPreRunE
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
+		if !isOurs[cmd] {
+			c.Unhandled()
+		}
+		return prepare(cmd, args)
 	}
 	groups := templates.CommandGroups{{Message: "Mesh Commands:", Commands: mesh}}
 	kubectlGroup := templates.CommandGroup{Message: "kubectl's Commands:", Commands: root.Commands()}

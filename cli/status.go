@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"skein.dev/skein/api/status"
 )
@@ -27,7 +26,7 @@ func newStatus(c Config) *cobra.Command {
 		Short: "Show the mesh: its peers, leaders and quorum",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := clientConfig()
+			cfg, err := c.clientConfig()
 			if err != nil {
 				return err
 			}
@@ -50,12 +49,10 @@ func newStatus(c Config) *cobra.Command {
 	return cmd
 }
 
-// clientConfig loads what $KUBECONFIG, ~/.kube/config or the peer's own
-// kubeconfig say.
-func clientConfig() (*rest.Config, error) {
-	useMeshKubeconfig()
-	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{}).ClientConfig()
+// clientConfig loads what kubectl's global flags, $KUBECONFIG, ~/.kube/config
+// or the peer's own kubeconfig say.
+func (c Config) clientConfig() (*rest.Config, error) {
+	cfg, err := c.rest()
 	if err != nil {
 		return nil, withHint(fmt.Errorf("kubeconfig: %w", err), "set KUBECONFIG, or run this on a peer: it keeps one in "+defaultKubeconfig)
 	}

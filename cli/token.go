@@ -36,7 +36,7 @@ func newTokenCreate(c Config) *cobra.Command {
 			if ttl < 0 {
 				return withHint(fmt.Errorf("ttl %v: it is in the past", ttl), "0 makes a token that never expires")
 			}
-			cfg, client, err := newClient()
+			cfg, client, err := c.newClient()
 			if err != nil {
 				return err
 			}
@@ -68,8 +68,8 @@ func makeToken(cfg *rest.Config) (identity.Token, error) {
 	return identity.NewToken(cas[0])
 }
 
-func newClient() (*rest.Config, kubernetes.Interface, error) {
-	cfg, err := clientConfig()
+func (c Config) newClient() (*rest.Config, kubernetes.Interface, error) {
+	cfg, err := c.clientConfig()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,7 +94,7 @@ func newTokenList(c Config) *cobra.Command {
 		Short: "List the join tokens",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, client, err := newClient()
+			_, client, err := c.newClient()
 			if err != nil {
 				return err
 			}
@@ -157,7 +157,7 @@ func newTokenRevoke(c Config) *cobra.Command {
 			if t, err := identity.ParseToken(id); err == nil {
 				id = t.ID // the whole token is taken too
 			}
-			_, client, err := newClient()
+			_, client, err := c.newClient()
 			if err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/api/role"
@@ -17,6 +18,9 @@ type roleStore interface {
 	RoleChanged() <-chan struct{}
 	// ReportProgress tells the store leader that the holder works.
 	ReportProgress(name role.Name, epoch uint64)
+	// Verified reports whether this replica is known to be current: until
+	// then what it says of roles may be of the past.
+	Verified() bool
 	// Resign gives a role back that its holder cannot fill.
 	Resign(ctx context.Context, name role.Name, epoch uint64) error
 }
@@ -33,8 +37,15 @@ type roleRunner struct {
 	work func(ctx context.Context, f role.Fence, progress func()) error
 }
 
-// Run follows the role's record until ctx ends.
+// Run follows the role's record until ctx ends. It begins when the replica is
+// known to be current; a peer that comes back would else work for an epoch
+// that is over.
 func (r *roleRunner) Run(ctx context.Context) error {
+	for !r.store.Verified() {
+		if pause(ctx, 50*time.Millisecond) != nil {
+			return nil
+		}
+	}
 	var running uint64 // the epoch being worked for; 0: none
 	stop := func() {}
 	defer func() { stop() }()

@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"skein.dev/skein/api/role"
 )
@@ -18,6 +20,8 @@ type records struct {
 	held     role.Assignment
 	changed  chan struct{}
 	resigned []role.Fence
+
+	stale atomic.Bool
 }
 
 func (r *records) set(holder string, epoch uint64) {
@@ -41,6 +45,8 @@ func (r *records) RoleChanged() <-chan struct{} {
 }
 
 func (r *records) ReportProgress(role.Name, uint64) {}
+
+func (r *records) Verified() bool { return !r.stale.Load() }
 
 func (r *records) Resign(_ context.Context, name role.Name, epoch uint64) error {
 	r.mu.Lock()
@@ -101,5 +107,34 @@ func TestAPanicInARoleGivesTheRoleBack(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+func TestARecordOfThePastStartsNoWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &records{changed: make(chan struct{})}
+		table.stale.Store(true)
+		table.set("a", 1)
+		var worked []uint64
+		r := roleRunner{
+			role: role.Scheduler, self: "a", store: table, log: slog.New(slog.DiscardHandler),
+			work: func(ctx context.Context, f role.Fence, _ func()) error {
+				worked = append(worked, f.Epoch)
+				<-ctx.Done()
+				return nil
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		table.set("a", 4) // what catching up brings
+		table.stale.Store(false)
+		time.Sleep(time.Second)
+		cancel()
+		<-done
+		if want := []uint64{4}; !slices.Equal(worked, want) {
+			t.Errorf("worked for epochs %v, want %v", worked, want)
+		}
 	})
 }

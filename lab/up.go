@@ -27,6 +27,9 @@ const maxPeers = 100
 // returns when all its peers are ready. What was made before a failure stays:
 // Up goes on from there, Down clears it away.
 func (l *Lab) Up(ctx context.Context, m Mesh) error {
+	if m.Peers < 0 || m.Peers > maxPeers {
+		return fmt.Errorf("lab of %d peers: it can have 1 to %d", m.Peers, maxPeers)
+	}
 	return l.locked(ctx, func() error {
 		s, err := readState(l.cfg.Dir)
 		if errors.Is(err, ErrNoLab) {
@@ -62,9 +65,6 @@ func (l *Lab) Up(ctx context.Context, m Mesh) error {
 func (l *Lab) plan(ctx context.Context, s *state, peers int) error {
 	if peers == 0 {
 		peers = max(3, len(s.Peers))
-	}
-	if peers < 1 || peers > maxPeers {
-		return fmt.Errorf("lab of %d peers: it can have 1 to %d", peers, maxPeers)
 	}
 	if peers < len(s.Peers) {
 		return fmt.Errorf("lab of %d peers: it has %d already: take peers out with `skein leave`, or the lab down", peers, len(s.Peers))

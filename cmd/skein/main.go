@@ -23,16 +23,16 @@ var version = "v1.37.2+skein.dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, filepath.Base(os.Args[0]))
+	code := run(ctx, stop, filepath.Base(os.Args[0]))
 	stop()
 	os.Exit(code)
 }
 
-func run(ctx context.Context, name string) int {
+func run(ctx context.Context, unhandled func(), name string) int {
 	c := cli.Config{
 		Args:    os.Args[1:],
 		Streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-		Version: version,
+		Version: version, Unhandled: unhandled,
 		Daemon: func(ctx context.Context, dataDir string) error {
 			return daemon.Run(ctx, dataDir, version, os.Stderr)
 		},
