@@ -11,12 +11,12 @@ import (
 	"skein.dev/skein/api/status"
 )
 
-// settle bounds the wait for counters that stand still: they must not move
-// for settled, or for the idle window where that is shorter.
-const (
-	settle  = 8 * time.Minute
-	settled = time.Minute
-)
+// settle bounds the wait for the compaction entry, which the store writes when
+// its last change is five minutes old.
+const settle = 12 * time.Minute
+
+// quiet is how long counters stand still, after that entry, before the window.
+const quiet = 20 * time.Second
 
 // parts are the cgroups of a peer's own programs and their goals.
 func parts() []part {
@@ -64,7 +64,7 @@ func (b *bench) idlePeers(ctx context.Context, l *lab) error {
 	for _, p := range l.peers {
 		b.reportIdle(p, before[p], after[p], took)
 		if !still {
-			b.report.note("the log had not stood still for %v within %v", min(b.idle, settled), settle)
+			b.report.note("no compaction entry and %v of silence within %v", quiet, settle)
 		}
 	}
 	return nil
@@ -81,16 +81,16 @@ func (b *bench) reportIdle(peer string, before, after snapshot, took time.Durati
 	}
 	window := took.Round(time.Second).String()
 	b.report.add("idle", "log of "+peer+": bytes in "+window, float64(after.store.Bytes-before.store.Bytes), "bytes", "0")
-	b.report.add("idle", "log of "+peer+": entries in "+window, float64(after.store.Appends-before.store.Appends), "entries", "0")
+	b.report.add("idle", "log of "+peer+": writes in "+window, float64(after.store.Appends-before.store.Appends), "writes", "0")
 }
 
-// standStill waits until no peer has written for a while, and reports whether
-// that came to be in time.
+// standStill waits until history is compacted and no peer has written for a
+// while, and reports whether that came to be in time.
 func (b *bench) standStill(ctx context.Context, l *lab) (bool, error) {
-	quiet := min(b.idle, settled)
 	deadline := time.Now().Add(settle)
 	since, last := time.Now(), map[string]uint64{}
 	for time.Now().Before(deadline) {
+		gone := true
 		for _, p := range l.peers {
 			m, err := l.status(ctx, p)
 			if err != nil {
@@ -99,15 +99,35 @@ func (b *bench) standStill(ctx context.Context, l *lab) (bool, error) {
 			if m.Store.Appends != last[p] {
 				last[p], since = m.Store.Appends, time.Now()
 			}
+			if gone, err = l.compacted(ctx, p, m.Revision, gone); err != nil {
+				return false, err
+			}
 		}
-		if time.Since(since) >= quiet {
+		if gone && time.Since(since) >= quiet {
 			return true, nil
 		}
-		if err := wait(ctx, quiet/4); err != nil {
+		if err := wait(ctx, quiet/2); err != nil {
 			return false, err
 		}
 	}
 	return false, nil
+}
+
+// compacted asks a peer for the state just before revision: with the newest
+// revision a compaction entry, there is no history and the answer is 410. It
+// asks only if the peers before were compacted too.
+func (l *lab) compacted(ctx context.Context, peer string, revision int64, others bool) (bool, error) {
+	if !others {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	_, err := l.kubectl(ctx, peer, "get", "--raw",
+		fmt.Sprintf("/api/v1/namespaces?limit=1&resourceVersionMatch=Exact&resourceVersion=%d", revision-1))
+	if err != nil && strings.Contains(err.Error(), "(Expired)") {
+		return true, nil
+	}
+	return false, err
 }
 
 func snapshots(ctx context.Context, l *lab) (map[string]snapshot, error) {
