@@ -26,8 +26,9 @@ up: build images ## a mesh of three peers on this machine, ready to use
 down: ## take the mesh of `make up` away
 	@bin/skein lab down
 
-test: build images ## all tests, with the race detector
-	$(GO) test -race -timeout 40m ./...
+test: build images ## all tests, with the race detector; those of a whole mesh last, alone
+	$(GO) test -race -timeout 40m $$($(GO) list ./... | grep -v /tests/e2e)
+	$(GO) test -race -timeout 20m -count 1 ./tests/e2e
 
 test-vm: build images ## one peer on Debian's cloud kernel with cgroup v2, in QEMU
 	$(GO) test -timeout 20m -tags vm -run TestVM -v ./tests/vm
