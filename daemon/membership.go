@@ -46,7 +46,11 @@ func (m *membership) Run(ctx context.Context) error {
 		}
 	}
 	reg, err := m.records.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: wake, DeleteFunc: wake, UpdateFunc: func(_, o any) { wake(o) },
+		AddFunc: wake, UpdateFunc: func(_, o any) { wake(o) },
+		DeleteFunc: func(o any) {
+			m.release(ctx, o)
+			wake(o)
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("follow peers: %w", err)
@@ -64,6 +68,22 @@ func (m *membership) Run(ctx context.Context) error {
 		case <-changed:
 		case <-health:
 		}
+	}
+}
+
+// release gives back the pod ranges of a peer whose record is gone. The
+// store's leader does it; should it die over it, the ranges stay the name's
+// until a peer of that name joins again.
+func (m *membership) release(ctx context.Context, gone any) {
+	if last, ok := gone.(cache.DeletedFinalStateUnknown); ok {
+		gone = last.Obj
+	}
+	p, ok := gone.(*v1alpha1.Peer)
+	if !ok || m.store.Status().Leader != m.store.ServerID() {
+		return
+	}
+	if err := releasePodCIDRs(ctx, m.store, member.Name(p.Name)); err != nil {
+		m.log.WarnContext(ctx, "pod ranges of a peer that left were not released", "peer", p.Name, "err", err)
 	}
 }
 
