@@ -26,9 +26,12 @@ up: build images ## a mesh of three peers on this machine, ready to use
 down: ## take the mesh of `make up` away
 	@bin/skein lab down
 
-test: build images ## all tests, with the race detector; those of a whole mesh last, alone
-	$(GO) test -race -timeout 40m $$($(GO) list ./... | grep -v /tests/e2e)
-	$(GO) test -race -timeout 20m -count 1 ./tests/e2e
+# Packages whose tests run containers or a whole mesh: one at a time, alone.
+ALONE = ./engine ./kubelet/real ./lab ./tests/e2e
+
+test: build images ## all tests, with the race detector; those that run containers or a mesh last, one at a time
+	$(GO) test -race -timeout 40m $$($(GO) list ./... | grep -vE '/(engine|kubelet/real|lab|tests/e2e)$$')
+	$(GO) test -race -timeout 40m -count 1 -p 1 $(ALONE)
 
 test-vm: build images ## one peer on Debian's cloud kernel with cgroup v2, in QEMU
 	$(GO) test -timeout 20m -tags vm -run TestVM -v ./tests/vm
