@@ -29,8 +29,10 @@ var allowed = map[string][]string{
 	"kubelet":     {"api", "network"},
 	"proxy":       {"api", "network"},
 	"dnsaddon":    {"api"},
-	"daemon": {"api", "identity", "link", "network", "guard", "raftstore", "gossip", "apiserver",
-		"sched", "controllers", "engine", "kubelet", "proxy", "dnsaddon"},
+	"daemon": {
+		"api", "identity", "link", "network", "guard", "raftstore", "gossip", "apiserver",
+		"sched", "controllers", "engine", "kubelet", "proxy", "dnsaddon",
+	},
 	"lab":      {"api"},
 	"cli":      {"api", "identity", "link", "lab", "guard", "engine", "daemon"}, // daemon: only its Config, which the flags fill
 	"cmd":      {"cli", "daemon", "engine", "guard", "network"},

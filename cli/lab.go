@@ -141,6 +141,8 @@ func newLabExec(c Config, f *labFlags) *cobra.Command {
 func newLabForward(f *labFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "forward", Hidden: true, Args: cobra.NoArgs, Short: "Forward loopback ports into the lab (the lab does this)",
-		RunE: func(cmd *cobra.Command, _ []string) error { return lab.Forward(cmd.Context(), strings.TrimSpace(f.dir)) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return lab.Forward(cmd.Context(), strings.TrimSpace(f.dir))
+		},
 	}
 }

@@ -247,6 +247,7 @@ func (h activeHeap) Len() int { return len(h) }
 func (h activeHeap) Less(i, j int) bool {
 	return cmp.Or(cmp.Compare(h[j].pod.Priority, h[i].pod.Priority), h[i].added.Compare(h[j].added)) < 0
 }
+
 func (h activeHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j

@@ -45,19 +45,25 @@ func TestServiceRules(t *testing.T) {
 			"spec.ports[0].name: Required value", "spec.ports[1].name: Required value",
 			`spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,"NodePort":0}`,
 		}},
-		{"types are four", func(s *corev1.Service) { s.Spec.Type, s.Spec.InternalTrafficPolicy = "X", nil },
-			[]string{`spec.type: Unsupported value: "X": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"`}},
+		{
+			"types are four", func(s *corev1.Service) { s.Spec.Type, s.Spec.InternalTrafficPolicy = "X", nil },
+			[]string{`spec.type: Unsupported value: "X": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"`},
+		},
 		{"an external name has no address", func(s *corev1.Service) { s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, "a.b." }, []string{
 			"spec.clusterIPs: Forbidden: may not be set for ExternalName services",
 			"spec.ipFamilies: Forbidden: may not be set for ExternalName services",
 		}},
-		{"addresses fit their families", func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "fd00::1", []string{"fd00::1"} },
-			[]string{"spec.clusterIPs[0]: Invalid value: \"fd00::1\": expected an IPv4 value as indicated by `ipFamilies[0]`"}},
+		{
+			"addresses fit their families", func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "fd00::1", []string{"fd00::1"} },
+			[]string{"spec.clusterIPs[0]: Invalid value: \"fd00::1\": expected an IPv4 value as indicated by `ipFamilies[0]`"},
+		},
 		{"external addresses are not local", func(s *corev1.Service) {
 			s.Spec.ExternalIPs, s.Spec.ExternalTrafficPolicy = []string{"127.0.0.1"}, corev1.ServiceExternalTrafficPolicyCluster
 		}, []string{`spec.externalIPs[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)`}},
-		{"leading zeros are refused", func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "10.0.0.01", []string{"10.0.0.01"} },
-			[]string{`spec.clusterIPs[0]: Invalid value: "10.0.0.01": must not have leading 0s`}},
+		{
+			"leading zeros are refused", func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "10.0.0.01", []string{"10.0.0.01"} },
+			[]string{`spec.clusterIPs[0]: Invalid value: "10.0.0.01": must not have leading 0s`},
+		},
 	} {
 		t.Run(tc.rule, func(t *testing.T) {
 			s := service()
@@ -96,19 +102,29 @@ func TestDeploymentRules(t *testing.T) {
 		want   []string
 	}{
 		{"a plain deployment is valid", func(*appsv1.Deployment) {}, nil},
-		{"the selector selects the template", func(d *appsv1.Deployment) { d.Spec.Template.Labels = map[string]string{"a": "c"} },
-			[]string{"spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`"}},
-		{"a selector selects something", func(d *appsv1.Deployment) { d.Spec.Selector = &metav1.LabelSelector{} },
-			[]string{"spec.selector: Invalid value: {}: empty selector is invalid for deployment"}},
+		{
+			"the selector selects the template", func(d *appsv1.Deployment) { d.Spec.Template.Labels = map[string]string{"a": "c"} },
+			[]string{"spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`"},
+		},
+		{
+			"a selector selects something", func(d *appsv1.Deployment) { d.Spec.Selector = &metav1.LabelSelector{} },
+			[]string{"spec.selector: Invalid value: {}: empty selector is invalid for deployment"},
+		},
 		{"a roll moves", func(d *appsv1.Deployment) {
 			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: ptr(intstr.FromInt32(0)), MaxUnavailable: ptr(intstr.FromString("0%"))}
 		}, []string{"spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0"}},
-		{"recreating does not roll", func(d *appsv1.Deployment) { d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType },
-			[]string{"spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"}},
-		{"pods are always restarted", func(d *appsv1.Deployment) { d.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever },
-			[]string{`spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"`}},
-		{"the deadline is later than readiness", func(d *appsv1.Deployment) { d.Spec.MinReadySeconds = 600 },
-			[]string{"spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"}},
+		{
+			"recreating does not roll", func(d *appsv1.Deployment) { d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType },
+			[]string{"spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"},
+		},
+		{
+			"pods are always restarted", func(d *appsv1.Deployment) { d.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever },
+			[]string{`spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"`},
+		},
+		{
+			"the deadline is later than readiness", func(d *appsv1.Deployment) { d.Spec.MinReadySeconds = 600 },
+			[]string{"spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"},
+		},
 	} {
 		t.Run(tc.rule, func(t *testing.T) {
 			d := deployment()

@@ -43,18 +43,30 @@ type podCase struct {
 func podCases() []podCase {
 	return []podCase{
 		{"a plain pod is valid", func(*corev1.Pod, *corev1.Container) {}, nil},
-		{"a pod has containers", func(p *corev1.Pod, _ *corev1.Container) { p.Spec.Containers = nil },
-			[]string{"spec.containers: Required value"}},
-		{"containers have an image", func(_ *corev1.Pod, c *corev1.Container) { c.Image = "" },
-			[]string{"spec.containers[0].image: Required value"}},
-		{"images have no space around", func(_ *corev1.Pod, c *corev1.Container) { c.Image = " a" },
-			[]string{`spec.containers[0].image: Invalid value: " a": must not have leading or trailing whitespace`}},
-		{"names of containers differ", func(p *corev1.Pod, c *corev1.Container) { p.Spec.Containers = append(p.Spec.Containers, *c) },
-			[]string{`spec.containers[1].name: Duplicate value: "c"`}},
-		{"restart policies are three", func(p *corev1.Pod, _ *corev1.Container) { p.Spec.RestartPolicy = "x" },
-			[]string{`spec.restartPolicy: Unsupported value: "x": supported values: "Always", "OnFailure", "Never"`}},
-		{"dnsPolicy None needs a server", func(p *corev1.Pod, _ *corev1.Container) { p.Spec.DNSPolicy = corev1.DNSNone },
-			[]string{"spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"}},
+		{
+			"a pod has containers", func(p *corev1.Pod, _ *corev1.Container) { p.Spec.Containers = nil },
+			[]string{"spec.containers: Required value"},
+		},
+		{
+			"containers have an image", func(_ *corev1.Pod, c *corev1.Container) { c.Image = "" },
+			[]string{"spec.containers[0].image: Required value"},
+		},
+		{
+			"images have no space around", func(_ *corev1.Pod, c *corev1.Container) { c.Image = " a" },
+			[]string{`spec.containers[0].image: Invalid value: " a": must not have leading or trailing whitespace`},
+		},
+		{
+			"names of containers differ", func(p *corev1.Pod, c *corev1.Container) { p.Spec.Containers = append(p.Spec.Containers, *c) },
+			[]string{`spec.containers[1].name: Duplicate value: "c"`},
+		},
+		{
+			"restart policies are three", func(p *corev1.Pod, _ *corev1.Container) { p.Spec.RestartPolicy = "x" },
+			[]string{`spec.restartPolicy: Unsupported value: "x": supported values: "Always", "OnFailure", "Never"`},
+		},
+		{
+			"dnsPolicy None needs a server", func(p *corev1.Pod, _ *corev1.Container) { p.Spec.DNSPolicy = corev1.DNSNone },
+			[]string{"spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"},
+		},
 		{"ports have numbers", func(_ *corev1.Pod, c *corev1.Container) {
 			c.Ports = []corev1.ContainerPort{{Protocol: "TCP"}, {ContainerPort: 70000, Protocol: "X"}}
 		}, []string{
@@ -175,26 +187,36 @@ func TestPodUpdateChangesLittle(t *testing.T) {
 		{"tolerations may be added", nil, func(p *corev1.Pod) {
 			p.Spec.Tolerations = append(p.Spec.Tolerations, corev1.Toleration{Key: "k", Operator: corev1.TolerationOpExists})
 		}, nil},
-		{"tolerations may not go", func(p *corev1.Pod) {
-			p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}
-		},
+		{
+			"tolerations may not go", func(p *corev1.Pod) {
+				p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}
+			},
 			func(p *corev1.Pod) { p.Spec.Tolerations = nil },
-			[]string{"spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"}},
+			[]string{"spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"},
+		},
 		{"containers may not be added", nil, func(p *corev1.Pod) {
 			c := p.Spec.Containers[0]
 			c.Name = "d"
 			p.Spec.Containers = append(p.Spec.Containers, c)
 		}, []string{"spec.containers: Forbidden: pod updates may not add or remove containers"}},
-		{"a deadline may come nearer", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(9)) },
-			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(5)) }, nil},
-		{"a deadline may not recede", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(5)) },
+		{
+			"a deadline may come nearer", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(9)) },
+			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(5)) }, nil,
+		},
+		{
+			"a deadline may not recede", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(5)) },
 			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(9)) },
-			[]string{"spec.activeDeadlineSeconds: Invalid value: 9: must be less than or equal to previous value"}},
-		{"gates may only go", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} },
+			[]string{"spec.activeDeadlineSeconds: Invalid value: 9: must be less than or equal to previous value"},
+		},
+		{
+			"gates may only go", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} },
 			func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "h"}} },
-			[]string{"spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'h'"}},
-		{"a gated pod may become choosier", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} },
-			func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }, nil},
+			[]string{"spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'h'"},
+		},
+		{
+			"a gated pod may become choosier", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} },
+			func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }, nil,
+		},
 	} {
 		t.Run(tc.rule, func(t *testing.T) {
 			old := pod()

@@ -164,8 +164,10 @@ func (v *view) container(s *corev1.Container, idle string, isInit bool) corev1.C
 	case Created:
 		st.State.Waiting = v.waitingState(s.Name, idle)
 	case Unknown:
-		st.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown", ContainerID: st.ContainerID,
-			Message: "The container could not be located when the pod was terminated"}
+		st.State.Terminated = &corev1.ContainerStateTerminated{
+			ExitCode: 137, Reason: "ContainerStatusUnknown", ContainerID: st.ContainerID,
+			Message: "The container could not be located when the pod was terminated",
+		}
 	default:
 		st.State.Terminated = v.terminated(c)
 		st.Ready = isInit && !v.sidecars[s.Name] && c.ExitCode == 0

@@ -110,8 +110,12 @@ func TestPodSeesItsVolumesAndEnvironment(t *testing.T) {
 			{Name: "disk", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		}
 		c.VolumeMounts = []corev1.VolumeMount{
-			{Name: "conf", MountPath: "/conf"}, {Name: "sec", MountPath: "/sec"}, {Name: "tok", MountPath: "/var/run"},
-			{Name: "info", MountPath: "/info"}, {Name: "mem", MountPath: "/mem"}, {Name: "conf", MountPath: "/one", SubPath: "a"},
+			{Name: "conf", MountPath: "/conf"},
+			{Name: "sec", MountPath: "/sec"},
+			{Name: "tok", MountPath: "/var/run"},
+			{Name: "info", MountPath: "/info"},
+			{Name: "mem", MountPath: "/mem"},
+			{Name: "conf", MountPath: "/one", SubPath: "a"},
 			{Name: "disk", MountPath: "/sub", SubPath: "deep/down"},
 		}
 		c.Env = []corev1.EnvVar{

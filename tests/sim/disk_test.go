@@ -92,9 +92,11 @@ func (d *drive) StoreLog(l *raft.Log) error           { return d.StoreLogs([]*ra
 func (d *drive) DeleteRange(a, b uint64) error {
 	return d.write(func() error { return d.store.DeleteRange(a, b) })
 }
+
 func (d *drive) Set(key, val []byte) error {
 	return d.write(func() error { return d.store.Set(key, val) })
 }
+
 func (d *drive) SetUint64(key []byte, val uint64) error {
 	return d.write(func() error { return d.store.SetUint64(key, val) })
 }

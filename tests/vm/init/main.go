@@ -70,8 +70,15 @@ func makeRoot() error {
 		return fmt.Errorf("move root: %w", err)
 	}
 	for _, m := range []struct{ kind, at string }{
-		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"devpts", "/dev/pts"}, {"tmpfs", "/dev/shm"},
-		{"tmpfs", "/run"}, {"tmpfs", "/tmp"}, {"tmpfs", "/var/lib"}, {"cgroup2", "/sys/fs/cgroup"},
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"devtmpfs", "/dev"},
+		{"devpts", "/dev/pts"},
+		{"tmpfs", "/dev/shm"},
+		{"tmpfs", "/run"},
+		{"tmpfs", "/tmp"},
+		{"tmpfs", "/var/lib"},
+		{"cgroup2", "/sys/fs/cgroup"},
 	} {
 		if err := os.MkdirAll(m.at, 0o755); err != nil {
 			return fmt.Errorf("make mount point: %w", err)
