@@ -49,7 +49,7 @@ func newUp(c Config) *cobra.Command {
 			if err := p.complete(cmd.Flags()); err != nil {
 				return err
 			}
-			if err := daemon.Create(p.config, time.Now()); err != nil {
+			if err := daemon.Create(cmd.Context(), p.config, time.Now()); err != nil {
 				return err
 			}
 			return launch(cmd.Context(), c, p.config, p.detach)
@@ -141,7 +141,7 @@ func newDaemon(c Config) *cobra.Command {
 	return cmd
 }
 
-func newStop(c Config) *cobra.Command {
+func newStop() *cobra.Command {
 	var at place
 	cmd := &cobra.Command{
 		Use:   "stop",

@@ -158,7 +158,7 @@ func mark(cmd *cobra.Command, set map[*cobra.Command]bool) {
 // meshCommands are the verbs of our own.
 func meshCommands(c Config) []*cobra.Command {
 	return []*cobra.Command{
-		newUp(c), newJoin(c), newStart(c), newDaemon(c), newStop(c), newLeave(c), newReset(c),
+		newUp(c), newJoin(c), newStart(c), newDaemon(c), newStop(), newLeave(c), newReset(c),
 		newStatus(c), newToken(c), newImage(c), newLab(c), newVersion(c),
 	}
 }

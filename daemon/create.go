@@ -21,11 +21,11 @@ import (
 // Create makes the data directory of a new cluster's first peer: its keyring,
 // certificates and administrator's kubeconfig. c must be complete. It starts
 // nothing, and leaves nothing behind when it fails.
-func Create(c Config, now time.Time) (err error) {
+func Create(ctx context.Context, c Config, now time.Time) (err error) {
 	if err := checkUnused(c.DataDir); err != nil {
 		return err
 	}
-	if err := checkMachine(c); err != nil {
+	if err := checkMachine(ctx, c); err != nil {
 		return err
 	}
 	defer func() {
@@ -71,7 +71,7 @@ func Join(ctx context.Context, c Config, address, token string, now time.Time) (
 	if err != nil {
 		return err
 	}
-	if err := checkMachine(c); err != nil {
+	if err := checkMachine(ctx, c); err != nil {
 		return err
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
@@ -157,13 +157,13 @@ func writeKubeconfig(c Config, k *identity.Keyring, admin identity.Pair) error {
 }
 
 // checkMachine fails with one clear error if the machine cannot be a peer.
-func checkMachine(c Config) error {
+func checkMachine(ctx context.Context, c Config) error {
 	if os.Geteuid() != 0 {
 		return hinted{errors.New("a peer needs root: it makes namespaces, cgroups and packet filter rules"), "run it with sudo"}
 	}
 	for _, addr := range c.Addresses {
 		at := net.JoinHostPort(addr.String(), strconv.Itoa(c.Port))
-		l, err := net.Listen("tcp", at)
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at)
 		if err != nil {
 			return hinted{fmt.Errorf("port %d: %w", c.Port, err), "stop what uses it, or choose another with --port"}
 		}

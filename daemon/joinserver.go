@@ -170,7 +170,7 @@ func (s *joinServer) admit(ctx context.Context, req identity.JoinRequest) (*iden
 			bundle.Peers = append(bundle.Peers, address(p))
 		}
 	}
-	s.log.InfoContext(ctx, "admitted a peer", "peer", req.Name, "serverID", req.ServerID, "addresses", req.Addresses)
+	s.log.InfoContext(ctx, "admitted a peer", "peer", req.Name, "serverId", req.ServerID, "addresses", req.Addresses)
 	return &identity.JoinReply{Bundle: bundle}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"skein.dev/skein/api/role"
@@ -112,19 +113,12 @@ func (p *peer) runNetwork(ctx context.Context) error {
 // runKubelet runs pods once the engine can.
 func (p *peer) runKubelet(ctx context.Context) error {
 	if err := p.engine.Ready(ctx); err != nil {
-		return ignoreEnd(ctx, err)
+		return err
 	}
 	if err := p.engine.EnsurePause(ctx); err != nil {
-		return ignoreEnd(ctx, err)
+		return err
 	}
 	return p.kubelet.Run(ctx)
-}
-
-func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // authorizeNodeAPI lets the API servers of the mesh, and administrators, ask
@@ -139,12 +133,7 @@ func (p *peer) authorizeNodeAPI(r *http.Request) error {
 	}); err != nil {
 		return fmt.Errorf("verify client certificate: %w", err)
 	}
-	for _, group := range leaf.Subject.Organization {
-		if group == "system:masters" {
-			return nil
-		}
-	}
-	if leaf.Subject.CommonName == identity.KubeletClientUser {
+	if slices.Contains(leaf.Subject.Organization, "system:masters") || leaf.Subject.CommonName == identity.KubeletClientUser {
 		return nil
 	}
 	return fmt.Errorf("user %q may not ask the node API", leaf.Subject.CommonName)
