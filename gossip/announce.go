@@ -40,11 +40,7 @@ func (p *Pool) Announce(ctx context.Context, what view.Announcement) error {
 		return fmt.Errorf("encode notice: %w", err)
 	}
 	var sends sync.WaitGroup
-	for _, node := range list.Members() {
-		if node.Name == string(p.cfg.Self.Name) {
-			continue
-		}
-		to := *node
+	for _, to := range p.audience(list) {
 		sends.Go(func() {
 			if err := list.SendReliable(&to, msg); err != nil {
 				p.cfg.Log.DebugContext(ctx, "announce", "peer", to.Name, "error", err)
@@ -67,6 +63,27 @@ func (p *Pool) Announce(ctx context.Context, what view.Announcement) error {
 		}
 	}
 	return nil
+}
+
+// audience is who gets a notice: all that gossip knows and all that answered
+// a probe, which gossip may not have met yet.
+func (p *Pool) audience(list *memberlist.Memberlist) []memberlist.Node {
+	known := map[string]bool{string(p.cfg.Self.Name): true}
+	var out []memberlist.Node
+	for _, node := range list.Members() {
+		if !known[node.Name] {
+			known[node.Name] = true
+			out = append(out, *node)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.near {
+		if !known[string(m.Name)] {
+			out = append(out, memberlist.Node{Name: string(m.Name), Addr: m.Addresses[0].AsSlice(), Port: m.Port})
+		}
+	}
+	return out
 }
 
 // delegate is memberlist's way to this pool. Its methods are called with

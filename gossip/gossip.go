@@ -80,6 +80,7 @@ type Pool struct {
 	machine *view.Machine          // stepped by Run alone
 	inbox   []view.Event           // events not stepped yet
 	peers   []member.Peer          // the machine's peers, replaced as a whole
+	near    []Member               // those of them that a notice may reach, likewise
 	changed chan struct{}          // closed at the next change
 	list    *memberlist.Memberlist // nil while Run does not run
 }

@@ -123,10 +123,15 @@ func TestPlannedRestartIsNeverSuspected(t *testing.T) {
 		m.awaitAllAlive(10 * time.Second)
 		seen := make(map[member.State]bool)
 		ctx, cancel := context.WithCancel(t.Context())
+		watched, name := m.pools[0], describe(1, m.hosts[1]).Name
 		go func() {
 			for ctx.Err() == nil {
-				changed := m.pools[0].Changed()
-				seen[m.state(1, 0)] = true
+				changed := watched.Changed()
+				for _, p := range watched.Peers() {
+					if p.Name == name {
+						seen[p.State] = true
+					}
+				}
 				select {
 				case <-changed:
 				case <-ctx.Done():

@@ -54,6 +54,7 @@ func (p *Pool) settings(tr *transport) *memberlist.Config {
 	c.Name = string(p.cfg.Self.Name)
 	c.Label = p.cfg.Mesh
 	c.Transport = tr
+	c.EnableCompression = false // lzw costs an idle peer more than the bytes it saves
 	c.AdvertisePort = int(p.cfg.Self.Port)
 	c.BindPort = int(p.cfg.Self.Port)
 	c.Keyring = p.ring
@@ -119,7 +120,7 @@ func (p *Pool) publishLocked(ctx context.Context) {
 	for _, o := range p.peers {
 		old[o.Name] = o.State
 	}
-	p.peers = p.machine.Peers()
+	p.peers, p.near = p.machine.Peers(), p.machine.Reachable()
 	for _, n := range p.peers {
 		if old[n.Name] != n.State {
 			p.cfg.Log.InfoContext(ctx, "peer changed", "peer", n.Name, "from", old[n.Name], "to", n.State)

@@ -161,6 +161,19 @@ func (m *Machine) Peers() []member.Peer {
 	return out
 }
 
+// Reachable returns the other peers that are not known to be gone, sorted by
+// name.
+func (m *Machine) Reachable() []Member {
+	var out []Member
+	for _, name := range m.names() {
+		e := m.entries[name]
+		if name != m.self && (e.state == member.Alive || e.state == member.Suspect) && len(e.Addresses) > 0 {
+			out = append(out, e.Member)
+		}
+	}
+	return out
+}
+
 // Next is when Step wants a Ticked; zero: not before another event.
 func (m *Machine) Next() time.Time {
 	var next time.Time
