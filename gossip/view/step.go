@@ -125,8 +125,6 @@ func (m *Machine) unreachable(e *entry, now time.Time, p *Plan) {
 		e.rechecks++
 	case e.failed >= m.timing.Confirmations && (!e.gossip || e.goodbye != ""):
 		m.enter(e, member.Dead, now, p)
-	case e.state == member.Restarting && e.failed < m.timing.Confirmations:
-		// It said that it restarts: one lost probe does not contradict it.
 	default:
 		m.enter(e, member.Suspect, now, p)
 	}
