@@ -31,6 +31,7 @@ ALONE = ./engine ./kubelet/real ./lab ./tests/e2e
 
 test: build images ## all tests, with the race detector; those that run containers or a mesh last, one at a time
 	$(GO) test -race -timeout 40m $$($(GO) list ./... | grep -vE '/(engine|kubelet/real|lab|tests/e2e)$$')
+	$(GO) test ./gossip # all its seeds; few of them run under the race detector
 	$(GO) test -race -timeout 40m -count 1 -p 1 $(ALONE)
 
 test-vm: build images ## one peer on Debian's cloud kernel with cgroup v2, in QEMU

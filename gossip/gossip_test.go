@@ -11,8 +11,6 @@ import (
 	"skein.dev/skein/gossip"
 )
 
-const seeds = 100
-
 func seedCount(t *testing.T) int64 {
 	t.Helper()
 	if testing.Short() {

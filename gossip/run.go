@@ -54,7 +54,6 @@ func (p *Pool) settings(tr *transport) *memberlist.Config {
 	c.Name = string(p.cfg.Self.Name)
 	c.Label = p.cfg.Mesh
 	c.Transport = tr
-	c.EnableCompression = false // lzw costs an idle peer more than the bytes it saves
 	c.AdvertisePort = int(p.cfg.Self.Port)
 	c.BindPort = int(p.cfg.Self.Port)
 	c.Keyring = p.ring
