@@ -25,8 +25,6 @@ import (
 // their health, to those who act on it: the store, gossip, the pod network
 // and the peer links.
 type membership struct {
-	self    member.Name
-	seeds   []identity.PeerAddress
 	records cache.SharedIndexInformer // of Peers
 	pool    *gossip.Pool
 	store   *raftstore.Store

@@ -119,7 +119,7 @@ func (p *peer) certificate(use identity.Use) func() (*tls.Certificate, error) {
 func (p *peer) openPort(ctx context.Context) error {
 	// Links may come as soon as the port runs; membership decides about them.
 	p.feed = &network.Feed{}
-	p.membership = &membership{self: p.record.Name, feed: p.feed, log: p.log.With("component", "membership")}
+	p.membership = &membership{feed: p.feed, log: p.log.With("component", "membership")}
 	address := net.JoinHostPort("", strconv.Itoa(p.Port))
 	port, err := link.Open(ctx, link.Config{Address: address, Credentials: p.credentials(), Log: p.log.With("component", "link")})
 	if errors.Is(err, link.ErrPortInUse) {
@@ -238,7 +238,6 @@ func (p *peer) serving(use identity.Use) func(*tls.ClientHelloInfo) (*tls.Certif
 
 func (p *peer) makeMembership(context.Context) error {
 	p.membership.records = newPeerInformer(p.peers)
-	p.membership.seeds = p.record.Seeds
 	return nil
 }
 

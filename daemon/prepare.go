@@ -70,7 +70,8 @@ func Prepare(ctx context.Context, c Config, exe string) (*Launch, error) {
 			},
 			Listen: net.JoinHostPort("", strconv.Itoa(c.GuardPort)),
 			Cert:   keys.Path(identity.UsePeer), Key: keys.Path(identity.UsePeer), Pool: keys.CAPath(identity.Peers),
-			Cgroup: c.CgroupParent + "/guard",
+			Incarnation: filepath.Join(c.StateDir, incarnationFile),
+			Cgroup:      c.CgroupParent + "/guard",
 		},
 	}
 	if e.Embedded() {
