@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -144,9 +145,7 @@ func (s *Server) describe(c *genericapiserver.RecommendedConfig) {
 	defs := func(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
 		all := openapi.GetOpenAPIDefinitions(ref)
 		for _, more := range []openapicommon.GetOpenAPIDefinitions{crdopenapi.GetOpenAPIDefinitions, aggopenapi.GetOpenAPIDefinitions} {
-			for name, def := range more(ref) {
-				all[name] = def
-			}
+			maps.Copy(all, more(ref))
 		}
 		return all
 	}

@@ -262,19 +262,19 @@ func (s *Server) writeEndpoints(ctx context.Context, client kubernetes.Interface
 }
 
 func subsets(at []netip.AddrPort) (out []corev1.EndpointSubset) { //nolint:staticcheck // old clients read it
-	byPort := map[uint16][]corev1.EndpointAddress{} //nolint:staticcheck // see above
+	byPort := map[uint16][]corev1.EndpointAddress{}
 	var ports []uint16
 	for _, a := range at {
 		if byPort[a.Port()] == nil {
 			ports = append(ports, a.Port())
 		}
-		byPort[a.Port()] = append(byPort[a.Port()], corev1.EndpointAddress{IP: a.Addr().String()}) //nolint:staticcheck // see above
+		byPort[a.Port()] = append(byPort[a.Port()], corev1.EndpointAddress{IP: a.Addr().String()})
 	}
 	slices.Sort(ports)
 	for _, p := range ports {
 		out = append(out, corev1.EndpointSubset{ //nolint:staticcheck // see above
 			Addresses: byPort[p],
-			Ports:     []corev1.EndpointPort{{Name: "https", Port: int32(p), Protocol: corev1.ProtocolTCP}}, //nolint:staticcheck // see above
+			Ports:     []corev1.EndpointPort{{Name: "https", Port: int32(p), Protocol: corev1.ProtocolTCP}},
 		})
 	}
 	return out

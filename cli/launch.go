@@ -51,7 +51,7 @@ func launch(ctx context.Context, c Config, cfg daemon.Config, detach bool) error
 	if err != nil {
 		return err
 	}
-	defer log.Close() //nolint:errcheck // the guard has its own descriptor
+	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start guard: %w", err)

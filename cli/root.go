@@ -94,8 +94,7 @@ func Main(ctx context.Context, c Config) int {
 	if err == nil {
 		return 0
 	}
-	var code exitCode
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
 	if !ours(cmd) {

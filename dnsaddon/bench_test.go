@@ -68,7 +68,7 @@ func benchmark(b *testing.B, count int) {
 		m.SetQuestion("svc-999.default.svc.cluster.local.", dns.TypeA)
 		c := dns.Client{}
 		if r, _, err := c.Exchange(m, s.addr); err != nil || len(r.Answer) != 1 {
-			return fmt.Errorf("not ready: %v", err)
+			return fmt.Errorf("not ready: %w", err)
 		}
 		return nil
 	})

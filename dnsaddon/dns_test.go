@@ -160,7 +160,8 @@ func brief(m *dns.Msg) string {
 	return strings.TrimSpace(dns.RcodeToString[m.Rcode] + " " + strings.Join(out, "; "))
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 func service(namespace, name string, change func(*corev1.Service)) *corev1.Service {
 	s := &corev1.Service{
@@ -196,7 +197,7 @@ func slice(namespace, service string, eps ...discoveryv1.Endpoint) *discoveryv1.
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   eps,
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr("http"), Protocol: ptr(corev1.ProtocolTCP), Port: ptr(int32(8080))}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: ptr(corev1.ProtocolTCP), Port: new(int32(8080))}},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -158,10 +159,5 @@ func resolvConf(path string, own []netip.Addr) (servers []netip.AddrPort, search
 }
 
 func contains(all []netip.Addr, a netip.Addr) bool {
-	for _, x := range all {
-		if x == a {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(all, a)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -77,11 +78,11 @@ func (l *Lab) ensureForwarder(ctx context.Context, s *state) error {
 }
 
 func portsOf(s *state) string {
-	var out string
+	var out strings.Builder
 	for _, f := range s.forwards() {
-		out += fmt.Sprintf("%d %s %d\n", f.port, f.peer, f.target)
+		out.WriteString(fmt.Sprintf("%d %s %d\n", f.port, f.peer, f.target))
 	}
-	return out
+	return out.String()
 }
 
 func listenFile(ctx context.Context, port int) (*os.File, error) {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -120,12 +121,7 @@ func startServer(verb string, args []string) error {
 }
 
 func anyAnswers(addrs []string) bool {
-	for _, a := range addrs {
-		if answers(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(addrs, answers)
 }
 
 func answers(addr string) bool {

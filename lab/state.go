@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -70,11 +71,11 @@ func (s *state) peer(name string) (*Peer, error) {
 			return &s.Peers[i], nil
 		}
 	}
-	names := ""
+	var names strings.Builder
 	for _, p := range s.Peers {
-		names += " " + p.Name
+		names.WriteString(" " + p.Name)
 	}
-	return nil, fmt.Errorf("peer %q: %w: it has%s", name, ErrNoPeer, names)
+	return nil, fmt.Errorf("peer %q: %w: it has%s", name, ErrNoPeer, names.String())
 }
 
 func readState(dir string) (*state, error) {

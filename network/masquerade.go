@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -95,7 +96,7 @@ func addMasquerade(c *nftables.Conn, t *nftables.Table, local []netip.Prefix, ma
 	if t.Family == nftables.TableFamilyIPv6 {
 		multicast = netip.MustParsePrefix("ff00::/8")
 	}
-	for _, p := range append(local[:len(local):len(local)], multicast) {
+	for _, p := range append(slices.Clip(local), multicast) {
 		c.AddRule(&nftables.Rule{Table: t, Chain: leave, Exprs: append(matchPrefix(p, false),
 			&expr.Verdict{Kind: expr.VerdictReturn})})
 	}

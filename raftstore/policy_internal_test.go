@@ -19,7 +19,7 @@ import (
 // ? configured but no member, /z in zone z.
 func electorateOf(s string, most int) electorate {
 	e := electorate{caughtUp: map[member.ServerID]bool{}, most: most}
-	for _, f := range strings.Fields(s) {
+	for f := range strings.FieldsSeq(s) {
 		f, zone, _ := strings.Cut(f, "/")
 		id := member.ServerID(f[:1])
 		has := func(mark string) bool { return strings.Contains(f[1:], mark) }

@@ -3,6 +3,7 @@ package sched
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -129,9 +130,7 @@ func (r *round) setNamespace(before, after any) {
 		return
 	}
 	l := map[string]string{}
-	for k, v := range n.Labels {
-		l[k] = v
-	}
+	maps.Copy(l, n.Labels)
 	r.mu.Lock()
 	r.cluster.SetNamespace(n.Name, l)
 	r.mu.Unlock()

@@ -8,6 +8,7 @@ package admit
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -60,12 +61,7 @@ var (
 
 // Handles implements admission.Interface.
 func (r *rule) Handles(op admission.Operation) bool {
-	for _, o := range r.on {
-		if o == op {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.on, op)
 }
 
 // Admit implements admission.MutationInterface.

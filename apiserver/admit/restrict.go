@@ -2,6 +2,7 @@ package admit
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -114,7 +115,7 @@ func (c Config) escalation(ctx context.Context, a admission.Attributes) error {
 		rules := obj.Rules
 		if obj.AggregationRule != nil {
 			// What it will sum up cannot be known: only who has everything may.
-			rules = append(rules[:len(rules):len(rules)],
+			rules = append(slices.Clip(rules),
 				rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}},
 				rbacv1.PolicyRule{NonResourceURLs: []string{"*"}, Verbs: []string{"*"}})
 		}

@@ -54,7 +54,7 @@ func (b Bootstrap) AuthenticateToken(_ context.Context, token string) (*authenti
 		}
 	}
 	groups := []string{bootstrapGroup}
-	for _, g := range strings.Split(string(s.Data[keyGroups]), ",") {
+	for g := range strings.SplitSeq(string(s.Data[keyGroups]), ",") {
 		if strings.HasPrefix(g, bootstrapGroup+":") {
 			groups = append(groups, g)
 		}

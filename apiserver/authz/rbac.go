@@ -200,16 +200,12 @@ func (g *grants) add(rules []rbacv1.PolicyRule, subjects []rbacv1.Subject, names
 }
 
 func (g *grants) each(u user.Info, yield func([]rbacv1.PolicyRule) bool) bool {
-	for _, rules := range g.users[u.GetName()] {
-		if yield(rules) {
-			return true
-		}
+	if slices.ContainsFunc(g.users[u.GetName()], yield) {
+		return true
 	}
 	for _, group := range u.GetGroups() {
-		for _, rules := range g.groups[group] {
-			if yield(rules) {
-				return true
-			}
+		if slices.ContainsFunc(g.groups[group], yield) {
+			return true
 		}
 	}
 	return false

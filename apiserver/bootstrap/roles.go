@@ -6,6 +6,8 @@
 package bootstrap
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,9 +49,7 @@ func part(name, to string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
 
 func sum(name string, more map[string]string) *rbacv1.ClusterRole {
 	r := role(name)
-	for k, v := range more {
-		r.Labels[k] = v
-	}
+	maps.Copy(r.Labels, more)
 	r.AggregationRule = &rbacv1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{
 		{MatchLabels: map[string]string{aggregateTo + name: "true"}},
 	}}

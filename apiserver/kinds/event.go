@@ -24,10 +24,10 @@ const eventTTL = 3600
 func Event() registry.Kind {
 	strategy := registry.Strategy{
 		Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
-			return validateEvent(ctx, obj.(*corev1.Event)) //nolint:errcheck // the kind's own type
+			return validateEvent(ctx, obj.(*corev1.Event))
 		},
 		ValidateUpdate: func(ctx context.Context, obj, _ runtime.Object) field.ErrorList {
-			return validateEvent(ctx, obj.(*corev1.Event)) //nolint:errcheck // the kind's own type
+			return validateEvent(ctx, obj.(*corev1.Event))
 		},
 		CreateOnUpdate: true,
 	}

@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -157,8 +158,8 @@ func endReason(t *corev1.ContainerStateTerminated) string {
 func (v *podView) appContainers(p *corev1.Pod) {
 	running, failure := false, ""
 	list := p.Status.ContainerStatuses
-	for i := len(list) - 1; i >= 0; i-- {
-		s := list[i]
+	for _, s := range slices.Backward(list) {
+
 		v.restarted(s)
 		switch {
 		case s.State.Waiting != nil && s.State.Waiting.Reason != "":

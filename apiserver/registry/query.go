@@ -56,7 +56,7 @@ func (q query) number(key string) *int64 {
 }
 
 func readLog(q query, out any) {
-	o := out.(*corev1.PodLogOptions) //nolint:errcheck // registered for this type
+	o := out.(*corev1.PodLogOptions)
 	*o = corev1.PodLogOptions{
 		Container: q.text("container"), Follow: q.flag("follow"), Previous: q.flag("previous"),
 		SinceSeconds: q.number("sinceSeconds"), Timestamps: q.flag("timestamps"),
@@ -87,7 +87,7 @@ func readAttach(q query, out any) {
 }
 
 func readPortForward(q query, out any) {
-	o := out.(*corev1.PodPortForwardOptions) //nolint:errcheck // registered for this type
+	o := out.(*corev1.PodPortForwardOptions)
 	for _, p := range q.Values["ports"] {
 		if n, err := strconv.ParseInt(p, 10, 32); err == nil {
 			o.Ports = append(o.Ports, int32(n))

@@ -87,7 +87,7 @@ func (s *Scheme) add(k *Kind) error {
 	}
 	s.alias(k, hub.Group)
 	if k.Default != nil {
-		s.AddTypeDefaultingFunc(k.New(), func(obj any) { k.Default(obj.(runtime.Object)) }) //nolint:errcheck // the scheme hands over k.New's type
+		s.AddTypeDefaultingFunc(k.New(), func(obj any) { k.Default(obj.(runtime.Object)) })
 	}
 	if err := s.labels(k, hub, nil); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (s *Scheme) addVersion(k *Kind, v *Version) error {
 		{k.NewList, v.NewList, eachItem(v.FromHub)},
 	} {
 		convert := func(in, out any, _ conversion.Scope) error {
-			return c.f(in.(runtime.Object), out.(runtime.Object)) //nolint:errcheck // registered for these types
+			return c.f(in.(runtime.Object), out.(runtime.Object))
 		}
 		if err := s.AddConversionFunc(c.in(), c.out(), convert); err != nil {
 			return err
@@ -154,8 +154,8 @@ func eachItem(f func(in, out runtime.Object) error) func(in, out runtime.Object)
 		}
 		to.Set(reflect.MakeSlice(to.Type(), from.Len(), from.Len()))
 		for i := range from.Len() {
-			a, aOK := from.Index(i).Addr().Interface().(runtime.Object)
-			b, bOK := to.Index(i).Addr().Interface().(runtime.Object)
+			a, aOK := reflect.TypeAssert[runtime.Object](from.Index(i).Addr())
+			b, bOK := reflect.TypeAssert[runtime.Object](to.Index(i).Addr())
 			if !aOK || !bOK {
 				return fmt.Errorf("convert %T to %T: items are no objects", in, out)
 			}

@@ -113,7 +113,7 @@ func (c *coder) object(ctx context.Context, e *store.Entry) (runtime.Object, err
 	if err != nil {
 		return nil, err
 	}
-	k := v.(*kept) //nolint:errcheck // the only type this key's entries keep
+	k := v.(*kept)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if obj := k.get(c); obj != nil {
@@ -136,7 +136,7 @@ func at(obj runtime.Object, rev store.Revision) (runtime.Object, error) {
 	} else {
 		v := reflect.New(reflect.TypeOf(obj).Elem())
 		v.Elem().Set(reflect.ValueOf(obj).Elem())
-		out = v.Interface().(runtime.Object) //nolint:errcheck // it has obj's type
+		out = v.Interface().(runtime.Object)
 	}
 	return out, storage.APIObjectVersioner{}.UpdateObject(out, uint64(rev))
 }

@@ -52,8 +52,7 @@ func (d deletable) TransformFromStorage(ctx context.Context, data []byte, dataCt
 // corrupted makes a decoding error the one by which the registry recognizes
 // an object that only an unsafe deletion removes.
 func corrupted(key string, err error) error {
-	var c *CorruptError
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[*CorruptError](err); ok {
 		return storage.NewCorruptObjError(key, c)
 	}
 	return err

@@ -104,7 +104,7 @@ func (s *Storage) change(ctx context.Context, c *coder, e *store.Event) (*change
 	if err != nil {
 		return nil, err
 	}
-	all := v.(*changes) //nolint:errcheck // the only type events share
+	all := v.(*changes)
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if got := all.by[c]; got != nil {
@@ -144,8 +144,7 @@ func (ch *change) before(ctx context.Context, c *coder, e *store.Event) (*shared
 
 // lost says that an object went that could not be read any more.
 func lost(err error) error {
-	var c *CorruptError
-	if !errors.As(err, &c) {
+	if _, ok := errors.AsType[*CorruptError](err); !ok {
 		return err
 	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{

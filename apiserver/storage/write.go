@@ -128,10 +128,10 @@ func (s *Storage) load(ctx context.Context, key string, e *store.Entry, v reflec
 }
 
 func newLike(v reflect.Value) runtime.Object {
-	if u, ok := v.Addr().Interface().(runtime.Unstructured); ok {
+	if u, ok := reflect.TypeAssert[runtime.Unstructured](v.Addr()); ok {
 		return u.NewEmptyInstance()
 	}
-	return reflect.New(v.Type()).Interface().(runtime.Object) //nolint:errcheck // v holds an object
+	return reflect.New(v.Type()).Interface().(runtime.Object)
 }
 
 // suggested makes a state of an object that the caller believes to be current.

@@ -111,7 +111,7 @@ func TestDeploymentRules(t *testing.T) {
 			[]string{"spec.selector: Invalid value: {}: empty selector is invalid for deployment"},
 		},
 		{"a roll moves", func(d *appsv1.Deployment) {
-			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: ptr(intstr.FromInt32(0)), MaxUnavailable: ptr(intstr.FromString("0%"))}
+			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromInt32(0)), MaxUnavailable: new(intstr.FromString("0%"))}
 		}, []string{"spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0"}},
 		{
 			"recreating does not roll", func(d *appsv1.Deployment) { d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType },
@@ -155,7 +155,7 @@ func TestOtherKindsRules(t *testing.T) {
 			return validation.Secret(&corev1.Secret{ObjectMeta: named(), Type: corev1.SecretTypeTLS})
 		}, []string{"data[tls.crt]: Required value", "data[tls.key]: Required value"}},
 		"a sealed secret stays": {func() field.ErrorList {
-			old := &corev1.Secret{ObjectMeta: named(), Type: "x", Immutable: ptr(true), Data: map[string][]byte{"a": nil}}
+			old := &corev1.Secret{ObjectMeta: named(), Type: "x", Immutable: new(true), Data: map[string][]byte{"a": nil}}
 			return validation.SecretUpdate(&corev1.Secret{ObjectMeta: named(), Type: "x"}, old)
 		}, []string{
 			"immutable: Forbidden: field is immutable when `immutable` is set",

@@ -32,7 +32,8 @@ func pod() *corev1.Pod {
 	return p
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 type podCase struct {
 	rule   string
@@ -131,7 +132,7 @@ func podCases() []podCase {
 			`spec.containers[0].resources.requests[gpu]: Invalid value: "gpu": must be a standard resource for containers`,
 		}},
 		{"privilege and no escalation exclude each other", func(_ *corev1.Pod, c *corev1.Container) {
-			c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: ptr(false), Privileged: ptr(true)}
+			c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), Privileged: new(true)}
 		}, []string{
 			"spec.containers[0].securityContext: Invalid value: {\"Capabilities\":null,\"Privileged\":true,\"SELinuxOptions\":null,\"WindowsOptions\":null,\"RunAsUser\":null,\"RunAsGroup\":null,\"RunAsNonRoot\":null,\"ReadOnlyRootFilesystem\":null,\"AllowPrivilegeEscalation\":false,\"ProcMount\":null,\"SeccompProfile\":null,\"AppArmorProfile\":null}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
 		}},
@@ -158,7 +159,7 @@ func podCases() []podCase {
 		}, []string{"spec.ephemeralContainers: Forbidden: cannot be set on create"}},
 		{"tokens need an account", func(p *corev1.Pod, _ *corev1.Container) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "t", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t", ExpirationSeconds: ptr(int64(3600))}}},
+				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t", ExpirationSeconds: new(int64(3600))}}},
 			}}}}
 		}, []string{"spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: must not be specified when serviceAccountName is not set"}},
 	}
@@ -200,12 +201,12 @@ func TestPodUpdateChangesLittle(t *testing.T) {
 			p.Spec.Containers = append(p.Spec.Containers, c)
 		}, []string{"spec.containers: Forbidden: pod updates may not add or remove containers"}},
 		{
-			"a deadline may come nearer", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(9)) },
-			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(5)) }, nil,
+			"a deadline may come nearer", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(9)) },
+			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(5)) }, nil,
 		},
 		{
-			"a deadline may not recede", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(5)) },
-			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(9)) },
+			"a deadline may not recede", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(5)) },
+			func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(9)) },
 			[]string{"spec.activeDeadlineSeconds: Invalid value: 9: must be less than or equal to previous value"},
 		},
 		{

@@ -33,13 +33,13 @@ func untagged(t reflect.Type) reflect.Type {
 		return reflect.SliceOf(untagged(t.Elem()))
 	case apiStruct(t):
 		fields := make([]reflect.StructField, 0, t.NumField())
-		for i := range t.NumField() {
-			f := t.Field(i)
+		for f := range t.Fields() {
+			f := f
 			switch {
 			case f.Name == "TypeMeta":
 			case f.Name == "ObjectMeta" && f.Anonymous: // its fields, which have JSON names, become the parent's
-				for j := range f.Type.NumField() {
-					m := f.Type.Field(j)
+				for m := range f.Type.Fields() {
+					m := m
 					fields = append(fields, reflect.StructField{Name: m.Name, Type: m.Type, Tag: m.Tag})
 				}
 			case f.Anonymous: // the source of a volume and the like

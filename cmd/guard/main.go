@@ -20,8 +20,7 @@ const usage = "usage: guard CONFIG.json"
 
 func main() {
 	err := run(os.Args[1:])
-	var refused *guard.ConfigError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*guard.ConfigError](err); ok {
 		if refused.Message != "" { // else it was written to this stderr
 			fmt.Fprintln(os.Stderr, refused.Message)
 		}

@@ -126,7 +126,7 @@ func Decide(ds *appsv1.DaemonSet, hash string, nodes []*corev1.Node, mine []*cor
 		delete(byNode, n.Name)
 		start, stay := Suits(ds, n)
 		keep := plan.node(here, start, stay, now)
-		if !start && !(stay && keep != nil) {
+		if !start && (!stay || keep == nil) {
 			if len(here) > 0 {
 				plan.Status.NumberMisscheduled++
 			}

@@ -41,7 +41,8 @@ func deref[T any](p *T) T {
 	return *p
 }
 
-func ref[T any](v T) *T { return &v }
+//go:fix inline
+func ref[T any](v T) *T { return new(v) }
 
 // Groups computes the endpoints of svc. Every address family of the service
 // has at least one group, which may be empty. zone tells a node's zone.
@@ -105,7 +106,7 @@ func Ports(svc *corev1.Service, pod *corev1.Pod) []discoveryv1.EndpointPort {
 		sp := &svc.Spec.Ports[i]
 		if n, ok := pods.Port(pod, sp); ok {
 			out = append(out, discoveryv1.EndpointPort{
-				Name: ref(sp.Name), Protocol: ref(sp.Protocol), Port: ref(n), AppProtocol: sp.AppProtocol,
+				Name: new(sp.Name), Protocol: new(sp.Protocol), Port: new(n), AppProtocol: sp.AppProtocol,
 			})
 		}
 	}
@@ -117,20 +118,20 @@ func endpoint(svc *corev1.Service, pod *corev1.Pod, ip, zone string) discoveryv1
 	e := discoveryv1.Endpoint{
 		Addresses: []string{ip},
 		Conditions: discoveryv1.EndpointConditions{
-			Ready:       ref(svc.Spec.PublishNotReadyAddresses || (serving && !terminating)),
-			Serving:     ref(serving),
-			Terminating: ref(terminating),
+			Ready:       new(svc.Spec.PublishNotReadyAddresses || (serving && !terminating)),
+			Serving:     new(serving),
+			Terminating: new(terminating),
 		},
 		TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 	}
 	if pod.Spec.NodeName != "" {
-		e.NodeName = ref(pod.Spec.NodeName)
+		e.NodeName = new(pod.Spec.NodeName)
 	}
 	if zone != "" {
-		e.Zone = ref(zone)
+		e.Zone = new(zone)
 	}
 	if h := pods.Hostname(pod, svc); h != "" {
-		e.Hostname = ref(h)
+		e.Hostname = new(h)
 	}
 	return e
 }

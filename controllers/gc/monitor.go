@@ -3,6 +3,7 @@ package gc
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -192,9 +193,7 @@ func (c *Controller) discover() (kinds map[schema.GroupKind]kind, whole bool, er
 	if c.kinds == nil {
 		c.kinds = map[schema.GroupKind]kind{}
 	}
-	for gk, k := range kinds {
-		c.kinds[gk] = k
-	}
+	maps.Copy(c.kinds, kinds)
 	if err != nil {
 		return kinds, false, fmt.Errorf("discover: %w", err)
 	}

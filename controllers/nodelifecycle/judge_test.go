@@ -10,7 +10,8 @@ import (
 	"skein.dev/skein/controllers/nodelifecycle"
 )
 
-func ref[T any](v T) *T { return &v }
+//go:fix inline
+func ref[T any](v T) *T { return new(v) }
 
 func TestJudge(t *testing.T) {
 	now := time.Unix(10000, 0)
@@ -22,7 +23,7 @@ func TestJudge(t *testing.T) {
 		}
 	}
 	stateful := func(p *corev1.Pod) {
-		p.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: "s", Controller: ref(true)}}
+		p.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: "s", Controller: new(true)}}
 	}
 	deleted := func(ago time.Duration) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: now.Add(-ago)} }
@@ -36,13 +37,13 @@ func TestJudge(t *testing.T) {
 		after  time.Duration
 	}{
 		{name: "no taint, nothing to do", health: nodelifecycle.Unknown, want: nodelifecycle.Keep},
-		{name: "patience is not over", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, ref(int64(15)))}, want: nodelifecycle.Keep, after: 5 * time.Second},
-		{name: "patience is over on a lost node: nobody is there to confirm", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, ref(int64(5)))}, want: nodelifecycle.Remove},
+		{name: "patience is not over", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, new(int64(15)))}, want: nodelifecycle.Keep, after: 5 * time.Second},
+		{name: "patience is over on a lost node: nobody is there to confirm", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, new(int64(5)))}, want: nodelifecycle.Remove},
 		{name: "a daemon stays for ever", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, nil)}, want: nodelifecycle.Keep},
 		{name: "a unique pod on a lost node waits for fencing", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){stateful}, want: nodelifecycle.Keep},
 		{name: "a user's NoExecute taint on a living node evicts with grace", taints: []corev1.Taint{{Key: "drain", Effect: corev1.TaintEffectNoExecute, TimeAdded: since}}, want: nodelifecycle.Evict},
 		{name: "and so it does a unique pod", taints: []corev1.Taint{{Key: "drain", Effect: corev1.TaintEffectNoExecute, TimeAdded: since}}, pod: []func(*corev1.Pod){stateful}, want: nodelifecycle.Evict},
-		{name: "the shortest of several patiences counts", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, ref(int64(300))), patience("", ref(int64(1)))}, want: nodelifecycle.Remove},
+		{name: "the shortest of several patiences counts", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){patience(corev1.TaintNodeUnreachable, new(int64(300))), patience("", new(int64(1)))}, want: nodelifecycle.Remove},
 		{name: "a NoSchedule taint evicts nobody", taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}, want: nodelifecycle.Keep},
 		{name: "a static pod is the node's own", taints: unreachable, health: nodelifecycle.Lost, pod: []func(*corev1.Pod){func(p *corev1.Pod) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}

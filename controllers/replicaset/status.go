@@ -18,7 +18,7 @@ func Status(rs *appsv1.ReplicaSet, active, terminating []*corev1.Pod, now time.T
 		Replicas:            int32(len(active)),
 		ObservedGeneration:  rs.Generation,
 		Conditions:          rs.Status.Conditions,
-		TerminatingReplicas: ptr(int32(len(terminating))),
+		TerminatingReplicas: new(int32(len(terminating))),
 	}
 	template := labels.SelectorFromSet(rs.Spec.Template.Labels)
 	minReady := time.Duration(rs.Spec.MinReadySeconds) * time.Second
@@ -68,4 +68,5 @@ func failureCondition(have []appsv1.ReplicaSetCondition, diff int, now time.Time
 	})
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }

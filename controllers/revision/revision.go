@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -152,9 +153,7 @@ func (k Keeper) Prune(ctx context.Context, old []*appsv1.ControllerRevision, lim
 
 func labels(template *corev1.PodTemplateSpec, hash string) map[string]string {
 	out := map[string]string{}
-	for k, v := range template.Labels {
-		out[k] = v
-	}
+	maps.Copy(out, template.Labels)
 	out[appsv1.ControllerRevisionHashLabelKey] = hash
 	return out
 }

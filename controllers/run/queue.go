@@ -65,7 +65,7 @@ func (q *queue) run(ctx context.Context, rev uint64) error {
 	for range workers {
 		b := q.pulse.join()
 		g.Go(func() error {
-			for q.turn(gctx, b) { //nolint:revive // the turn is the body
+			for q.turn(gctx, b) {
 			}
 			return nil
 		})

@@ -17,7 +17,7 @@ import (
 )
 
 //go:embed all:bin
-var bin embed.FS //nolint:gochecknoglobals // go:embed's only form
+var bin embed.FS
 
 // Names of the programs; each is also the name of its file.
 const (
@@ -87,11 +87,11 @@ func sameContent(path string, src fs.File) (bool, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return false, nil //nolint:nilerr // whatever is there is replaced
+		return false, nil
 	}
 	defer f.Close()
 	if have, err := f.Stat(); err != nil || have.Size() != want.Size() || have.Mode() != 0o755 {
-		return false, nil //nolint:nilerr // as above
+		return false, nil
 	}
 	return equal(f, src)
 }

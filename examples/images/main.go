@@ -105,7 +105,7 @@ func findBusybox(ctx context.Context) (content, error) {
 		},
 		run: []string{"/bin/sh"},
 	}
-	for _, applet := range strings.Fields(string(list)) {
+	for applet := range strings.FieldsSeq(string(list)) {
 		if applet != "busybox" {
 			c.files = append(c.files, file{path: "bin/" + applet, link: "busybox"})
 		}

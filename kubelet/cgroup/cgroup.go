@@ -105,7 +105,7 @@ func (t *Tree) inside(path string) bool {
 // on the way, v1's cpuset must be told its CPUs and memory nodes.
 func (h hierarchy) make(path string) error {
 	dir := h.dir
-	for _, step := range strings.Split(strings.Trim(filepath.Clean(path), "/"), "/") {
+	for step := range strings.SplitSeq(strings.Trim(filepath.Clean(path), "/"), "/") {
 		if h.unified {
 			h.enable(dir)
 		}
@@ -135,7 +135,7 @@ func (h hierarchy) enable(dir string) {
 	if err != nil {
 		return
 	}
-	for _, c := range strings.Fields(string(b)) {
+	for c := range strings.FieldsSeq(string(b)) {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644) // what is missing limits nothing
 	}
 }

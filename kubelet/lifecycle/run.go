@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,10 +32,8 @@ func restarts(pod *corev1.Pod, spec *corev1.Container, c *Container) bool {
 }
 
 func matches(r *corev1.ContainerRestartRuleOnExitCodes, code int32) bool {
-	for _, v := range r.Values {
-		if v == code {
-			return r.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn
-		}
+	if slices.Contains(r.Values, code) {
+		return r.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn
 	}
 	return r.Operator == corev1.ContainerRestartRuleOnExitCodesOpNotIn
 }

@@ -63,7 +63,7 @@ func replay(t *testing.T, script []byte) []byte {
 	w := newWorld(&pod)
 	w.out.Write(head)
 	w.out.WriteString("\n---\n")
-	for _, line := range strings.Split(string(body), "\n") {
+	for line := range strings.SplitSeq(string(body), "\n") {
 		switch {
 		case strings.HasPrefix(line, "#"):
 			fmt.Fprintln(&w.out, line)

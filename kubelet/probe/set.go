@@ -7,6 +7,7 @@ package probe
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -120,9 +121,7 @@ func (s *Set) Results() map[string]lifecycle.Probes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make(map[string]lifecycle.Probes, len(s.results))
-	for id, r := range s.results {
-		out[id] = r
-	}
+	maps.Copy(out, s.results)
 	return out
 }
 

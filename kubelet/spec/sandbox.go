@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"maps"
 	"path/filepath"
 	"strconv"
 
@@ -38,9 +39,7 @@ func Sandbox(pod *corev1.Pod, n Node, attempt int) *runtimeapi.PodSandboxConfig 
 		DnsConfig:    DNS(pod, n.Resolver),
 		Linux:        linuxSandbox(pod, n),
 	}
-	for k, v := range pod.Annotations {
-		cfg.Annotations[k] = v
-	}
+	maps.Copy(cfg.Annotations, pod.Annotations)
 	cfg.Annotations[cri.AnnotationGrace] = grace(pod)
 	if !pod.Spec.HostNetwork {
 		var fqdn string
@@ -62,9 +61,7 @@ func grace(pod *corev1.Pod) string {
 
 func podLabels(pod *corev1.Pod, node string) map[string]string {
 	l := map[string]string{}
-	for k, v := range pod.Labels {
-		l[k] = v
-	}
+	maps.Copy(l, pod.Labels)
 	l[cri.LabelPodName], l[cri.LabelPodNamespace], l[cri.LabelPodUID] = pod.Name, pod.Namespace, string(pod.UID)
 	l[cri.LabelNode] = node
 	return l

@@ -185,7 +185,7 @@ func (p pair) result() *current.Result {
 	}
 	for _, a := range p.addrs {
 		gw := net.IP(gateway(a).AsSlice())
-		res.IPs = append(res.IPs, &current.IPConfig{Interface: current.Int(1), Address: *single(a), Gateway: gw})
+		res.IPs = append(res.IPs, &current.IPConfig{Interface: new(1), Address: *single(a), Gateway: gw})
 		res.Routes = append(res.Routes, &types.Route{Dst: *everything(a), GW: gw})
 	}
 	return res

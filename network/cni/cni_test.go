@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -53,9 +54,7 @@ func (m *machine) conf(extra map[string]any) []byte {
 	c := map[string]any{
 		"cniVersion": "1.1.0", "name": "skein", "type": "cni", "ranges": m.ranges, "dataDir": m.dir, "mtu": 1400,
 	}
-	for k, v := range extra {
-		c[k] = v
-	}
+	maps.Copy(c, extra)
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(err)

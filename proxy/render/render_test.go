@@ -16,7 +16,8 @@ import (
 	"skein.dev/skein/proxy/render"
 )
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 func base() *corev1.Service {
 	return &corev1.Service{
@@ -34,9 +35,9 @@ func base() *corev1.Service {
 func ep(s string, zones ...string) discoveryv1.Endpoint {
 	f := strings.Fields(s)
 	e := discoveryv1.Endpoint{Addresses: []string{f[0]}, NodeName: &f[1]}
-	e.Conditions.Ready = ptr(f[2] == "r")
-	e.Conditions.Serving = ptr(f[2] == "r" || f[2] == "t")
-	e.Conditions.Terminating = ptr(f[2] == "t" || f[2] == "d")
+	e.Conditions.Ready = new(f[2] == "r")
+	e.Conditions.Serving = new(f[2] == "r" || f[2] == "t")
+	e.Conditions.Terminating = new(f[2] == "t" || f[2] == "d")
 	for _, z := range zones {
 		if e.Hints == nil {
 			e.Hints = &discoveryv1.EndpointHints{}
@@ -51,7 +52,7 @@ func slice(eps ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
 	if len(eps) > 0 && strings.Contains(eps[0].Addresses[0], ":") {
 		typ = discoveryv1.AddressTypeIPv6
 	}
-	return &discoveryv1.EndpointSlice{AddressType: typ, Endpoints: eps, Ports: []discoveryv1.EndpointPort{{Name: ptr("http"), Port: ptr(int32(8080))}}}
+	return &discoveryv1.EndpointSlice{AddressType: typ, Endpoints: eps, Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080))}}}
 }
 
 // show writes services as lines: the front, the backends, what is special.

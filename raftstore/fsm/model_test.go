@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -59,9 +60,7 @@ func (m *model) apply(r fsm.Request) string {
 		}
 	}
 	next := map[string]cell{}
-	for k, c := range m.now() {
-		next[k] = c
-	}
+	maps.Copy(next, m.now())
 	changed := false
 	for _, o := range r.Txn.Ops {
 		old, had := next[o.Key]

@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -45,9 +47,7 @@ func (r Resources) plus(o Resources, sign int64) Resources {
 		return r
 	}
 	sum := make(map[corev1.ResourceName]int64, len(r.Other)+len(o.Other))
-	for k, v := range r.Other {
-		sum[k] = v
-	}
+	maps.Copy(sum, r.Other)
 	for k, v := range o.Other {
 		if sum[k] += sign * v; sum[k] == 0 {
 			delete(sum, k)

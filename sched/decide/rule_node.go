@@ -1,6 +1,10 @@
 package decide
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // nodeName refuses all nodes but the one that the pod names.
 func nodeName(_ *Snapshot, p *Prepared) filter {
@@ -53,10 +57,8 @@ func hostPorts(_ *Snapshot, p *Prepared) filter {
 	why := one(ReasonPorts)
 	return func(n *Node) []string {
 		for _, taken := range n.ports {
-			for _, wanted := range p.ports {
-				if taken.clashes(wanted) {
-					return why
-				}
+			if slices.ContainsFunc(p.ports, taken.clashes) {
+				return why
 			}
 		}
 		return nil

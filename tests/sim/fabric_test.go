@@ -239,7 +239,7 @@ func (w *wire) Read(b []byte) (int, error) {
 		w.fabric.mu.Unlock()
 		w.mu.Lock()
 		now := time.Now()
-		var pause time.Duration = time.Hour
+		pause := time.Hour
 		switch {
 		case w.closed:
 			w.mu.Unlock()

@@ -155,7 +155,7 @@ func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
 		{Name: "up", Script: "skein up --detach --name guest --address 10.77.0.1; skein get nodes -o wide | tee /dev/stderr | grep -q 'containerd://2[0-9.]* *$'; skein status; head -c 3000 /var/lib/skein/skein.log"},
 		{Name: "images", Script: "skein image import /images/*.tar; skein image list"},
 		{Name: "apply", Script: "skein apply -f /hello; skein rollout status deployment/hello --timeout=4m; " +
-			"skein wait --for=condition=Ready pod/client --timeout=2m; skein get pods -o wide"},
+			"date +%s; skein get pods; skein wait --for=condition=Ready pod/client --timeout=2m || { date +%s; skein get pods -o wide; cat /proc/uptime; false; }; skein get pods -o wide"},
 		{Name: "limits are in cgroup v2", Script: "limited=$(find /sys/fs/cgroup -name memory.max | xargs grep -lx 33554432); echo \"$limited\"; " +
 			"[ $(echo \"$limited\" | wc -l) -ge 3 ]"},
 		{Name: "service by name", Script: "skein exec client -- wget -qO- http://hello.default.svc.cluster.local | grep '^hello-'"},
