@@ -11,13 +11,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
+	componentcli "k8s.io/component-base/cli"
+	"k8s.io/component-base/logs"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/util/templates"
@@ -32,22 +36,15 @@ type Config struct {
 	Daemon func(ctx context.Context, dataDir string) error
 	// Version is the program's version, as `skein version` prints it.
 	Version string
-	// Unhandled gives signals their default meaning back, for kubectl's
-	// commands, which do not follow a context. Nil: nothing to do.
-	Unhandled func()
-
 	// rest is the cluster that kubectl's global flags and kubeconfig name.
 	rest func() (*rest.Config, error)
 }
 
 // Kubectl runs kubectl as upstream's program would and returns its exit code.
 func Kubectl(c Config) int {
-	if c.Unhandled != nil {
-		c.Unhandled()
-	}
 	cmd := kubectl.NewDefaultKubectlCommandWithArgs(kubectlOptions(c))
 	cmd.SetArgs(c.Args)
-	kubectlutil.CheckErr(cmd.Execute()) // prints and exits in kubectl's own manner
+	kubectlutil.CheckErr(componentcli.RunNoErrOutput(cmd)) // prints and exits in kubectl's own manner
 	return 0
 }
 
@@ -81,15 +78,13 @@ func useMeshKubeconfig() {
 
 // Main runs the command line and returns the exit code.
 func Main(ctx context.Context, c Config) int {
-	if c.Unhandled == nil {
-		c.Unhandled = func() {}
-	}
 	if len(c.Args) > 0 && c.Args[0] == "kubectl" {
 		c.Args = c.Args[1:]
 		return Kubectl(c)
 	}
 	root, ours := newRoot(c)
 	root.SetArgs(c.Args)
+	defer logs.FlushLogs()
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
@@ -128,11 +123,13 @@ func newRoot(c Config) (*cobra.Command, func(*cobra.Command) bool) {
 	for _, cmd := range mesh {
 		mark(cmd, isOurs)
 	}
+	logs.AddFlags(root.PersistentFlags()) // -v and --vmodule, as kubectl has them
 	prepare := root.PersistentPreRunE
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
-		if !isOurs[cmd] {
-			c.Unhandled()
+		if isOurs[cmd] {
+			endOnSignal(cmd)
 		}
+		logs.InitLogs()
 		return prepare(cmd, args)
 	}
 	groups := templates.CommandGroups{{Message: "Mesh Commands:", Commands: mesh}}
@@ -144,6 +141,14 @@ func newRoot(c Config) (*cobra.Command, func(*cobra.Command) bool) {
 	root.SetErr(c.Streams.ErrOut)
 	root.SetIn(c.Streams.In)
 	return root, func(cmd *cobra.Command) bool { return isOurs[cmd] || cmd == root }
+}
+
+// endOnSignal ends cmd's context at the first interrupt. Only our commands get
+// this: kubectl's handle signals by themselves or die of them, as users expect.
+func endOnSignal(cmd *cobra.Command) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	cmd.SetContext(ctx)
+	context.AfterFunc(ctx, stop) // a second signal kills
 }
 
 func mark(cmd *cobra.Command, set map[*cobra.Command]bool) {

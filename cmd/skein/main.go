@@ -22,23 +22,22 @@ import (
 var version = "v1.37.2+skein.dev"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, stop, filepath.Base(os.Args[0]))
-	stop()
-	os.Exit(code)
+	os.Exit(run(context.Background(), filepath.Base(os.Args[0])))
 }
 
-func run(ctx context.Context, unhandled func(), name string) int {
+func run(ctx context.Context, name string) int {
 	c := cli.Config{
 		Args:    os.Args[1:],
 		Streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-		Version: version, Unhandled: unhandled,
+		Version: version,
 		Daemon: func(ctx context.Context, dataDir string) error {
 			return daemon.Run(ctx, dataDir, version, os.Stderr)
 		},
 	}
 	switch name {
 	case containerd.Program:
+		ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
 		if err := containerd.Main(ctx, os.Args); err != nil {
 			_, _ = fmt.Fprintln(os.Stderr, "containerd:", err)
 			return 1

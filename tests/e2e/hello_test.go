@@ -18,7 +18,7 @@ func deployHello(t *testing.T) {
 		kubectl(t, "delete", "-f", "../../examples/hello", "--ignore-not-found", "--wait=true", "--timeout=90s")
 	})
 	kubectl(t, "rollout", "status", "deployment/hello", "--timeout=90s")
-	kubectl(t, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
+	skein(t, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s") // kubectl's verbs also without its name
 }
 
 func helloPods(t *testing.T) []string {

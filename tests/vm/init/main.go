@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func makeRoot() error {
 	if err := unix.Sethostname([]byte("guest")); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	return exec.Command("/bin/busybox", "--install", "-s", "/bin").Run()
+	return exec.CommandContext(context.Background(), "/bin/busybox", "--install", "-s", "/bin").Run()
 }
 
 func load(path string) error {
@@ -117,7 +118,7 @@ func work(steps []vm.Step) error {
 		}
 		begin := time.Now()
 		fmt.Fprintf(os.Stdout, "guest: %s\n", s.Name)
-		cmd := exec.Command("/bin/sh", "-euc", s.Script)
+		cmd := exec.CommandContext(context.Background(), "/bin/sh", "-euc", s.Script)
 		cmd.Env = []string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp"}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 		err := cmd.Run()
