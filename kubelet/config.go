@@ -25,6 +25,10 @@ type Config struct {
 	// Kit's client acts as system:node:<NodeName>; its informers give pods,
 	// services, nodes, config maps and secrets.
 	Kit component.Kit
+	// Apart is for a kubelet whose informers come from [Informers] and not
+	// from a replica: it follows only the config maps and secrets that its
+	// pods refer to, one watch each.
+	Apart bool
 	// NodeName defaults to Kit.Peer.
 	NodeName string
 	// NodeIPs are the node's addresses, the main family first.

@@ -35,6 +35,7 @@ type Kubelet struct {
 	serviceLister listers.ServiceLister
 	synced        []cache.InformerSynced
 	handlers      []registration
+	follower      *follower // nil unless the kubelet runs apart
 
 	cgroups  *cgroup.Tree // set by Run, before any worker
 	resolver spec.Resolver
@@ -74,22 +75,29 @@ func New(cfg Config) (*Kubelet, error) {
 	k.podLister, k.serviceLister = core.Pods().Lister(), core.Services().Lister()
 	k.status = newStatusWriter(cfg.Kit.Client, k.podLister, k.log)
 	k.node.lister = core.Nodes().Lister()
+	if cfg.Apart {
+		k.follower = newFollower(cfg.Kit.Client, k.objectChanged)
+	}
 	return k, k.watch()
 }
 
 // watch registers the handlers.
 func (k *Kubelet) watch() error {
 	core := k.cfg.Kit.Informers.Core().V1()
-	for _, h := range []struct {
+	type watched struct {
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler
-	}{
+	}
+	all := []watched{
 		{core.Pods().Informer(), k.podHandler()},
-		{core.ConfigMaps().Informer(), k.objectHandler("ConfigMap")},
-		{core.Secrets().Informer(), k.objectHandler("Secret")},
 		{core.Nodes().Informer(), k.node.handler()},
 		{core.Services().Informer(), nil},
-	} {
+	}
+	if !k.cfg.Apart {
+		all = append(all, watched{core.ConfigMaps().Informer(), k.objectHandler(spec.ConfigMap)},
+			watched{core.Secrets().Informer(), k.objectHandler(spec.Secret)})
+	}
+	for _, h := range all {
 		k.synced = append(k.synced, h.informer.HasSynced)
 		if h.handler == nil {
 			continue
@@ -128,6 +136,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return cause(ctx)
 	}
 	wg.Go(func() { k.status.run(ctx) })
+	if k.follower != nil {
+		k.follower.start(ctx)
+		wg.Go(func() { k.follower.wait(ctx) })
+	}
 	k.startWorkers(ctx, &wg)
 	events, state := make(chan types.UID), make(chan bool)
 	wg.Go(func() { k.stream(ctx, events, state) })

@@ -46,6 +46,9 @@ func (k *Kubelet) podChanged(obj any, gone bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if w := k.workers[pod.UID]; w != nil {
+		if k.follower != nil && !gone {
+			k.follower.follow(pod) // it may have got an ephemeral container
+		}
 		w.update(pod, gone)
 	} else if !gone {
 		k.startLocked(pod, false)
@@ -65,6 +68,11 @@ func (k *Kubelet) startLocked(pod *corev1.Pod, orphan bool) {
 // live runs a worker to its end. A panic ends only the worker: one poisonous
 // pod must not take the node along.
 func (k *Kubelet) live(ctx context.Context, w *worker) {
+	if k.follower != nil {
+		pod, _ := w.current()
+		k.follower.follow(pod)
+		defer k.follower.drop(w.uid)
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			k.log.ErrorContext(ctx, "pod worker panicked, the pod is left as it is", "pod", w.name(), "panic", r, "stack", string(debug.Stack()))
@@ -105,11 +113,7 @@ func (k *Kubelet) objectHandler(kind string) cache.ResourceEventHandler {
 		if !ok {
 			return
 		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		for _, w := range k.workers {
-			w.objectChanged(kind, m.GetNamespace(), m.GetName())
-		}
+		k.objectChanged(kind, m.GetNamespace(), m.GetName())
 	}
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: changed,
@@ -120,6 +124,15 @@ func (k *Kubelet) objectHandler(kind string) cache.ResourceEventHandler {
 				changed(obj)
 			}
 		},
+	}
+}
+
+// objectChanged tells the workers whose pods refer to the object.
+func (k *Kubelet) objectChanged(kind, namespace, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range k.workers {
+		w.objectChanged(kind, namespace, name)
 	}
 }
 

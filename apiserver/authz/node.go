@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
@@ -58,12 +60,14 @@ func (n *Node) allows(node string, a authorizer.Attributes) bool {
 	verb, name := a.GetVerb(), a.GetName()
 	switch a.GetAPIGroup() + "/" + a.GetResource() {
 	case "/nodes":
-		own := verb == "create" || verb == "update" || verb == "patch"
-		return reads(verb) || own && (name == node || verb == "create") && (a.GetSubresource() == "" || a.GetSubresource() == "status")
+		// A list or watch has a name when its field selector has one.
+		if sub := a.GetSubresource(); sub != "" && sub != "status" {
+			return false
+		}
+		return verb == "create" || name == node && (reads(verb) || verb == "update" || verb == "patch")
 	case "/pods":
 		return n.allowsPod(node, a)
-	case "/services", "/endpoints", "discovery.k8s.io/endpointslices", "node.k8s.io/runtimeclasses",
-		"storage.k8s.io/csidrivers", "/namespaces", "mesh.skein.dev/peers":
+	case "/services", "/endpoints", "discovery.k8s.io/endpointslices", "node.k8s.io/runtimeclasses", "storage.k8s.io/csidrivers":
 		return reads(verb)
 	case "/events", "events.k8s.io/events":
 		return verb == "create" || verb == "patch" || verb == "update"
@@ -84,10 +88,10 @@ func (n *Node) allows(node string, a authorizer.Attributes) bool {
 
 func (n *Node) allowsPod(node string, a authorizer.Attributes) bool {
 	verb := a.GetVerb()
-	if a.GetSubresource() == "" && (reads(verb) || verb == "create") {
+	if a.GetSubresource() == "" && (verb == "create" || (verb == "list" || verb == "watch") && selects(a, node)) {
 		return true // admission looks at what is created
 	}
-	writes := a.GetSubresource() == "" && verb == "delete" ||
+	writes := a.GetSubresource() == "" && (verb == "delete" || reads(verb)) ||
 		a.GetSubresource() == "status" && (verb == "update" || verb == "patch" || verb == "get") ||
 		a.GetSubresource() == "eviction" && verb == "create"
 	if !writes {
@@ -99,6 +103,14 @@ func (n *Node) allowsPod(node string, a authorizer.Attributes) bool {
 		}
 	}
 	return false
+}
+
+// selects reports whether a request asks only for what is bound to the node.
+func selects(a authorizer.Attributes, node string) bool {
+	all, err := a.GetFieldSelector()
+	return err == nil && slices.ContainsFunc(all, func(r fields.Requirement) bool {
+		return r.Field == "spec.nodeName" && r.Operator == selection.Equals && r.Value == node
+	})
 }
 
 func (n *Node) allowsReferred(node string, a authorizer.Attributes) bool {

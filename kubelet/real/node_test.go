@@ -73,7 +73,7 @@ func newNode(t testing.TB) *node {
 	if _, err := os.Stat(busybox); err != nil {
 		t.Skip("no static busybox to run in containers")
 	}
-	dir, err := os.MkdirTemp("/tmp", "sk-kub-") // sockets need a short path
+	dir, err := os.MkdirTemp("/tmp", "sk-kub-") //nolint:usetesting // t.TempDir is too long a path for a socket
 	must(t, err)
 	n := &node{TB: t, dir: dir, cgroup: fmt.Sprintf("skein-kubelet-real-%d", os.Getpid()), client: fake.NewClientset()}
 	n.client.PrependReactor("create", "serviceaccounts/token", n.token)

@@ -115,16 +115,12 @@ func Resource(pod *corev1.Pod, container string, sel *corev1.ResourceFieldSelect
 	return strconv.FormatInt(int64(math.Ceil(float64(q.Value())/float64(div.Value()))), 10), nil
 }
 
-// Container returns the container of that name, init containers included.
+// Container returns the container of that name, init and ephemeral ones
+// included.
 func Container(pod *corev1.Pod, name string) *corev1.Container {
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			return &pod.Spec.Containers[i]
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			return &pod.Spec.InitContainers[i]
+	for c := range Containers(pod) {
+		if c.Name == name {
+			return c
 		}
 	}
 	return nil
