@@ -106,7 +106,9 @@ func TestAPanicInARoleGivesTheRoleBack(t *testing.T) {
 			t.Errorf("got %v, want %v", table.resigned, want)
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -132,7 +134,9 @@ func TestARecordOfThePastStartsNoWork(t *testing.T) {
 		table.stale.Store(false)
 		time.Sleep(time.Second)
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 		if want := []uint64{4}; !slices.Equal(worked, want) {
 			t.Errorf("worked for epochs %v, want %v", worked, want)
 		}

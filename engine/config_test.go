@@ -47,7 +47,7 @@ func TestTheConfigurationOfTwoPeersSharesNoPath(t *testing.T) {
 	var paths [2]map[string]bool
 	for i, peer := range []string{`a"b\`, "b"} {
 		data := filepath.Join(base, peer)
-		state, err := os.MkdirTemp("/tmp", "sk")
+		state, err := os.MkdirTemp("/tmp", "sk") //nolint:usetesting // t.TempDir is too long a path for a socket
 		must(t, err)
 		t.Cleanup(func() { must(t, os.RemoveAll(state)) })
 		e, err := engine.New(engine.Config{DataDir: data, StateDir: state, CNIBinDirs: []string{}})

@@ -40,7 +40,7 @@ func newNode(t *testing.T) *node {
 	if _, err := programs.Read(programs.Runc); errors.Is(err, programs.ErrNotBuilt) {
 		t.Skip("no static programs; run: make programs")
 	}
-	dir, err := os.MkdirTemp("/tmp", "sk-eng-") // t.TempDir's path is too long for sockets
+	dir, err := os.MkdirTemp("/tmp", "sk-eng-") //nolint:usetesting // t.TempDir is too long a path for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +107,7 @@ func (n *node) stop(t *testing.T, sig os.Signal) {
 }
 
 func (n *node) showLog(t *testing.T) {
+	t.Helper()
 	if t.Failed() {
 		b, err := os.ReadFile(n.log.Name())
 		t.Logf("containerd's log (%v):\n%s", err, b)

@@ -28,7 +28,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "sk-grd-") // short enough for a socket
+	dir, err := os.MkdirTemp("/tmp", "sk-grd-") //nolint:usetesting // t.TempDir is too long a path for a socket
 	must(t, err)
 	self, err := os.Executable()
 	must(t, err)

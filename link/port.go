@@ -144,7 +144,7 @@ func (p *Port) accept(ctx context.Context, wg *sync.WaitGroup) error {
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the listener was closed because ctx has ended
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept on %s: %w", p.ln.Addr(), err)

@@ -85,7 +85,7 @@ func (s *Store) pushTo(ctx context.Context, srv raft.Server, term, index uint64)
 	req := raft.AppendEntriesRequest{
 		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: addr},
 		Term:         term,
-		Leader:       addr,
+		Leader:       addr, //nolint:staticcheck // peers on an older raft still read it
 		PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
 	}
 	for attempt := range pushAttempts {

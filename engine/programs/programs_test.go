@@ -124,7 +124,7 @@ func TestPauseReapsOrphansOfItsNamespace(t *testing.T) {
 		if gone = seen && !has; gone {
 			break
 		}
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 	}
 	if err := run.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -22,7 +22,10 @@ type driver struct {
 	clock time.Duration
 }
 
-func drive(t *testing.T, l fsm.Limits) *driver { return &driver{Machine: fsm.New(l), t: t} }
+func drive(t *testing.T, l fsm.Limits) *driver {
+	t.Helper()
+	return &driver{Machine: fsm.New(l), t: t}
+}
 
 func (d *driver) apply(items ...fsm.Item) fsm.Applied {
 	d.t.Helper()

@@ -21,7 +21,10 @@ const Peer member.Name = "peer-1"
 
 // New returns a running store that is empty and leads itself; it ends with
 // the test. It may be called inside a synctest bubble.
-func New(tb testing.TB) *raftstore.Store { return Open(tb, Memory()) }
+func New(tb testing.TB) *raftstore.Store {
+	tb.Helper()
+	return Open(tb, Memory())
+}
 
 // Memory is a storage that forgets with the process.
 func Memory() *raftstore.Storage {

@@ -34,6 +34,7 @@ func writeMap(ctx context.Context, c *kubernetes.Clientset, name string) (*corev
 }
 
 func removeMaps(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() { kubectl(t, "delete", "configmap", "-l", "e2e=faults", "--ignore-not-found") })
 }
 

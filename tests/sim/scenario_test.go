@@ -58,6 +58,7 @@ func TestFivePeersHaveThreeVoters(t *testing.T) {
 // let it wait for 50 to 100 ms.
 func TestLoneWriteIsPushedToFollowers(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		m.put(t, 0, "/warm", "x")
 		time.Sleep(3 * time.Second)
 		l := m.leader()
@@ -79,6 +80,7 @@ func TestLoneWriteIsPushedToFollowers(t *testing.T) {
 
 func TestDeadLeaderIsReplacedWithinThreeSeconds(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		for round := range 10 {
 			time.Sleep(5 * time.Second)
 			l := m.leader()
@@ -105,6 +107,7 @@ func TestDeadLeaderIsReplacedWithinThreeSeconds(t *testing.T) {
 
 func TestPlannedRestartHandsOver(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		time.Sleep(3 * time.Second)
 		l := m.leader()
 		begun := time.Now()
@@ -118,6 +121,7 @@ func TestPlannedRestartHandsOver(t *testing.T) {
 
 func TestCutOffPeerRefusesButShowsWhatItHas(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		rev := m.put(t, 0, "/k", "old").Revision
 		m.agree()
 		l := m.leader()
@@ -149,6 +153,7 @@ func TestCutOffPeerRefusesButShowsWhatItHas(t *testing.T) {
 // Raft's own VerifyLeader would count the two non-voters for a majority.
 func TestLeaderCutFromTheVotersCannotRead(t *testing.T) {
 	scenario(t, 5, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		m.put(t, 0, "/k", "old")
 		m.agree()
 		l := m.leader()
@@ -175,6 +180,7 @@ func TestLeaderCutFromTheVotersCannotRead(t *testing.T) {
 // that it has not verified it.
 func TestPeerRestartedAloneHasItsState(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		for n := range 50 {
 			m.put(t, n%3, fmt.Sprintf("/k/%d", n), "v")
 		}
@@ -201,6 +207,7 @@ func TestPeerRestartedAloneHasItsState(t *testing.T) {
 
 func TestDeadVoterIsReplacedByASpare(t *testing.T) {
 	scenario(t, 4, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		time.Sleep(3 * time.Second)
 		l := m.leader()
 		voters := m.peers[l].running().Status().Voters
@@ -222,6 +229,7 @@ func TestDeadVoterIsReplacedByASpare(t *testing.T) {
 
 func TestLeavingPeerIsRemovedAndNoLongerHeard(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		l := m.leader()
 		var all []raftstore.Member
 		for i, p := range m.peers {
@@ -252,6 +260,7 @@ func TestLeavingPeerIsRemovedAndNoLongerHeard(t *testing.T) {
 // holder's fence is worth nothing then.
 func TestRolesMoveFromTheDeadAndTheHung(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		var hung atomic.Value // the name of who hangs
 		hung.Store("")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -317,6 +326,7 @@ func (p *peer) hold(ctx context.Context, hung func() bool) {
 
 func TestIdleMeshWritesNothing(t *testing.T) {
 	scenario(t, 3, 3, func(t *testing.T, m *mesh) {
+		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		for _, p := range m.peers {

@@ -51,6 +51,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 
 // live lets clients use every peer of a mesh for a minute of misfortunes.
 func live(t *testing.T, seed uint64) {
+	t.Helper()
 	m := newMesh(t, seed, 3+int(seed%3))
 	defer m.stopAll()
 	for i := range m.peers {
