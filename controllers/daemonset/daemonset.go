@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -68,22 +67,13 @@ func New(kit component.Kit) (run.Controller, error) {
 }
 
 func (c *Controller) keysOfPod(obj any) []run.Key {
-	p, ok := obj.(*corev1.Pod)
-	if !ok {
-		return nil
-	}
-	if metav1.GetControllerOfNoCopy(p) != nil {
-		return run.OwnerKeys("DaemonSet")(p)
-	}
-	sets, err := c.sets.GetPodDaemonSets(p)
-	if err != nil { // none selects it
-		return nil
-	}
-	keys := make([]run.Key, 0, len(sets))
-	for _, s := range sets {
-		keys = append(keys, run.Key{Namespace: s.Namespace, Name: s.Name})
-	}
-	return keys
+	return pods.OwnerOr("DaemonSet", func(p *corev1.Pod) []run.Key {
+		sets, err := c.sets.GetPodDaemonSets(p)
+		if err != nil { // none selects it
+			return nil
+		}
+		return run.KeysOf(sets)
+	})(obj)
 }
 
 func (c *Controller) allKeys(any) []run.Key {
@@ -91,11 +81,7 @@ func (c *Controller) allKeys(any) []run.Key {
 	if err != nil { // a lister over a store never fails
 		return nil
 	}
-	keys := make([]run.Key, 0, len(all))
-	for _, s := range all {
-		keys = append(keys, run.Key{Namespace: s.Namespace, Name: s.Name})
-	}
-	return keys
+	return run.KeysOf(all)
 }
 
 func nodeMatters(before, after any) bool {
@@ -183,10 +169,7 @@ func (c *Controller) apply(ctx context.Context, key run.Key, ds *appsv1.DaemonSe
 		c.ledger.Deleted(key, p)
 		c.kit.Recorder.Eventf(ds, p, corev1.EventTypeNormal, "SuccessfulDelete", "Delete", "Deleted pod: %v", p.Name)
 	}
-	var next atomic.Int64
-	return pods.Burst(len(plan.Create), func() error {
-		return c.create(ctx, key, ds, hash, plan.Create[next.Add(1)-1])
-	})
+	return pods.Each(plan.Create, func(node string) error { return c.create(ctx, key, ds, hash, node) })
 }
 
 func (c *Controller) create(ctx context.Context, key run.Key, ds *appsv1.DaemonSet, hash, node string) error {

@@ -1,14 +1,13 @@
 package daemonset
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"skein.dev/skein/controllers/pods"
 )
@@ -21,222 +20,172 @@ type Plan struct {
 	After  time.Duration // a pod becomes available then; 0: none
 }
 
-// PodFor is the set's pod for a node. The scheduler binds it: the node is
-// asked for by affinity, so that resources are counted in one place.
-func PodFor(ds *appsv1.DaemonSet, hash, node string) *corev1.Pod {
-	p := pods.FromTemplate(ds, kind(), &ds.Spec.Template)
-	if p.Labels == nil {
-		p.Labels = map[string]string{}
-	}
-	p.Labels[appsv1.ControllerRevisionHashLabelKey] = hash
-	p.Spec.Tolerations = tolerations(&p.Spec)
-	term := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{{
-		Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{node},
-	}}}
-	if p.Spec.Affinity == nil {
-		p.Spec.Affinity = &corev1.Affinity{}
-	}
-	if p.Spec.Affinity.NodeAffinity == nil {
-		p.Spec.Affinity.NodeAffinity = &corev1.NodeAffinity{}
-	}
-	// The template's own terms were judged when the node was chosen.
-	p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
-		NodeSelectorTerms: []corev1.NodeSelectorTerm{term},
-	}
-	return p
+// seat is one node and the set's pods there.
+type seat struct {
+	name        string
+	start, stay bool
+	here        []*corev1.Pod // all that hold the node
+	live        []*corev1.Pod // neither ended nor being deleted, oldest first
+	fresh, old  *corev1.Pod   // the oldest of live by the present and by another template
 }
 
-// tolerations are the template's and those every daemon has: it outlives
-// trouble of its node.
-func tolerations(spec *corev1.PodSpec) []corev1.Toleration {
-	out := slices.Clone(spec.Tolerations)
-	add := func(key string, effect corev1.TaintEffect) {
-		out = append(out, corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: effect})
-	}
-	add(corev1.TaintNodeNotReady, corev1.TaintEffectNoExecute)
-	add(corev1.TaintNodeUnreachable, corev1.TaintEffectNoExecute)
-	add(corev1.TaintNodeDiskPressure, corev1.TaintEffectNoSchedule)
-	add(corev1.TaintNodeMemoryPressure, corev1.TaintEffectNoSchedule)
-	add(corev1.TaintNodePIDPressure, corev1.TaintEffectNoSchedule)
-	add(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)
-	if spec.HostNetwork {
-		add(corev1.TaintNodeNetworkUnavailable, corev1.TaintEffectNoSchedule)
-	}
-	return out
-}
-
-// Suits reports whether the node should get a pod, and whether a pod that is
-// there may stay.
-func Suits(ds *appsv1.DaemonSet, node *corev1.Node) (start, stay bool) {
-	spec := &ds.Spec.Template.Spec
-	if spec.NodeName != "" && spec.NodeName != node.Name {
-		return false, false
-	}
-	ok, err := nodeaffinity.GetRequiredNodeAffinity(&corev1.Pod{Spec: *spec}).Match(node)
-	if err != nil || !ok {
-		return false, false
-	}
-	borne := tolerations(spec)
-	start, stay = true, true
-	for i := range node.Spec.Taints {
-		t := &node.Spec.Taints[i]
-		if t.Effect == corev1.TaintEffectPreferNoSchedule || pods.Tolerates(borne, t) {
-			continue
-		}
-		start = false
-		stay = stay && t.Effect != corev1.TaintEffectNoExecute
-	}
-	return start, stay
-}
-
-// target is the node a pod is on or meant for.
-func target(p *corev1.Pod) string {
-	if p.Spec.NodeName != "" {
-		return p.Spec.NodeName
-	}
-	if p.Spec.Affinity == nil || p.Spec.Affinity.NodeAffinity == nil {
-		return ""
-	}
-	req := p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
-	if req == nil || len(req.NodeSelectorTerms) == 0 {
-		return ""
-	}
-	for _, f := range req.NodeSelectorTerms[0].MatchFields {
-		if f.Key == "metadata.name" && len(f.Values) == 1 {
-			return f.Values[0]
-		}
-	}
-	return ""
+// decider is the work of one Decide.
+type decider struct {
+	ds       *appsv1.DaemonSet
+	hash     string
+	now      time.Time
+	minReady time.Duration
+	seats    []*seat
+	plan     Plan
+	doomed   map[*corev1.Pod]bool
 }
 
 // Decide plans the next step of ds, whose present template has hash.
 func Decide(ds *appsv1.DaemonSet, hash string, nodes []*corev1.Node, mine []*corev1.Pod, now time.Time) Plan {
+	d := &decider{
+		ds: ds, hash: hash, now: now, minReady: time.Duration(ds.Spec.MinReadySeconds) * time.Second, doomed: map[*corev1.Pod]bool{},
+		plan: Plan{Status: appsv1.DaemonSetStatus{
+			ObservedGeneration: ds.Generation, CollisionCount: ds.Status.CollisionCount, Conditions: ds.Status.Conditions,
+		}},
+	}
 	byNode := map[string][]*corev1.Pod{}
 	for _, p := range mine {
-		byNode[target(p)] = append(byNode[target(p)], p)
+		if p.DeletionTimestamp == nil || !pods.Finished(p) { // else its node is free again
+			byNode[target(p)] = append(byNode[target(p)], p)
+		}
 	}
-	plan := Plan{Status: appsv1.DaemonSetStatus{
-		ObservedGeneration: ds.Generation, CollisionCount: ds.Status.CollisionCount, Conditions: ds.Status.Conditions,
-	}}
-	minReady := time.Duration(ds.Spec.MinReadySeconds) * time.Second
-	var outdated []*corev1.Pod // good pods of an older template
-	missing := 0               // nodes without an available pod
 	for _, n := range nodes {
-		here := byNode[n.Name]
+		d.seats = append(d.seats, d.sit(n, byNode[n.Name]))
 		delete(byNode, n.Name)
-		start, stay := Suits(ds, n)
-		keep := plan.node(here, start, stay, now)
-		if !start && (!stay || keep == nil) {
-			if len(here) > 0 {
-				plan.Status.NumberMisscheduled++
-			}
-			continue
-		}
-		plan.Status.DesiredNumberScheduled++
-		if keep == nil {
-			missing++
-			if start && len(here) == 0 { // a pod that ends still holds the node
-				plan.Create = append(plan.Create, n.Name)
-			}
-			continue
-		}
-		plan.Status.CurrentNumberScheduled++
-		fresh := keep.Labels[appsv1.ControllerRevisionHashLabelKey] == hash
-		if fresh {
-			plan.Status.UpdatedNumberScheduled++
-		}
-		if pods.Ready(keep) {
-			plan.Status.NumberReady++
-		}
-		ok, wait := pods.Available(keep, minReady, now)
-		switch {
-		case ok:
-			plan.Status.NumberAvailable++
-			if !fresh {
-				outdated = append(outdated, keep)
-			}
-		default:
-			missing++
-			plan.again(wait)
-			if !fresh && rolls(ds) { // it serves nobody: replacing it costs nothing
-				plan.Delete = append(plan.Delete, keep)
-			}
-		}
+	}
+	for _, s := range d.seats {
+		d.count(s)
+		d.manage(s)
 	}
 	for _, gone := range byNode { // pods of nodes that no longer exist
-		plan.Delete = append(plan.Delete, active(gone)...)
+		d.drop(gone...)
 	}
-	plan.Status.NumberUnavailable = plan.Status.DesiredNumberScheduled - plan.Status.NumberAvailable
-	plan.roll(ds, outdated, missing)
-	slices.SortFunc(plan.Delete, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	slices.Sort(plan.Create)
-	return plan
+	d.plan.Status.NumberUnavailable = d.plan.Status.DesiredNumberScheduled - d.plan.Status.NumberAvailable
+	d.roll()
+	slices.SortFunc(d.plan.Delete, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(d.plan.Create)
+	return d.plan
+}
+
+func (d *decider) sit(n *corev1.Node, here []*corev1.Pod) *seat {
+	s := &seat{name: n.Name, here: here}
+	s.start, s.stay = Suits(d.ds, n)
+	slices.SortFunc(here, func(a, b *corev1.Pod) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	})
+	for _, p := range here {
+		if !pods.Active(p) {
+			continue
+		}
+		s.live = append(s.live, p)
+		switch {
+		case d.current(p) && s.fresh == nil:
+			s.fresh = p
+		case !d.current(p) && s.old == nil:
+			s.old = p
+		}
+	}
+	return s
+}
+
+func (d *decider) current(p *corev1.Pod) bool {
+	return p.Labels[appsv1.ControllerRevisionHashLabelKey] == d.hash
+}
+
+func (d *decider) available(p *corev1.Pod) bool {
+	ok, wait := pods.Available(p, d.minReady, d.now)
+	d.again(wait)
+	return ok
+}
+
+// count adds a node to the status.
+func (d *decider) count(s *seat) {
+	st := &d.plan.Status
+	if !s.start {
+		if len(s.here) > 0 {
+			st.NumberMisscheduled++
+		}
+		return
+	}
+	st.DesiredNumberScheduled++
+	if len(s.here) == 0 {
+		return
+	}
+	st.CurrentNumberScheduled++
+	p := s.here[0]
+	if pods.Ready(p) {
+		st.NumberReady++
+		if d.available(p) {
+			st.NumberAvailable++
+		}
+	}
+	if d.current(p) {
+		st.UpdatedNumberScheduled++
+	}
 }
 
 // failedPause is the least time between a pod's creation and its replacement
 // after it failed, so that a node which refuses it is not flooded.
 const failedPause = 10 * time.Second
 
-// node chooses the pod that counts on a node and gives up the others.
-func (plan *Plan) node(here []*corev1.Pod, start, stay bool, now time.Time) *corev1.Pod {
-	var keep *corev1.Pod
-	for _, p := range here {
-		switch {
-		case p.DeletionTimestamp != nil:
-		case pods.Finished(p):
-			if wait := failedPause - now.Sub(p.CreationTimestamp.Time); wait > 0 {
-				plan.again(wait)
-				continue
-			}
-			plan.Delete = append(plan.Delete, p)
-		case !start && !stay:
-			plan.Delete = append(plan.Delete, p)
-		case keep == nil:
-			keep = p
-		case p.CreationTimestamp.Before(&keep.CreationTimestamp):
-			plan.Delete = append(plan.Delete, keep)
-			keep = p
-		default:
-			plan.Delete = append(plan.Delete, p)
-		}
-	}
-	return keep
-}
-
-// again asks to be called after d, if nothing asked for earlier.
-func (plan *Plan) again(d time.Duration) {
-	if d > 0 && (plan.After == 0 || d < plan.After) {
-		plan.After = d
-	}
-}
-
-func active(all []*corev1.Pod) []*corev1.Pod {
-	var out []*corev1.Pod
-	for _, p := range all {
-		if p.DeletionTimestamp == nil {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-func rolls(ds *appsv1.DaemonSet) bool {
-	return ds.Spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType
-}
-
-// roll gives up available pods of an older template as far as maxUnavailable
-// allows. Surge is not done yet: such a set rolls with one unavailable node.
-func (plan *Plan) roll(ds *appsv1.DaemonSet, outdated []*corev1.Pod, missing int) {
-	if !rolls(ds) {
+// manage gives the node its pod and takes away what it should not have.
+func (d *decider) manage(s *seat) {
+	if !s.stay {
+		d.drop(s.here...)
 		return
 	}
-	allowed := 1
-	if u := ds.Spec.UpdateStrategy.RollingUpdate; u != nil && u.MaxUnavailable != nil {
-		n, err := intstr.GetScaledValueFromIntOrPercent(u.MaxUnavailable, int(plan.Status.DesiredNumberScheduled), true)
-		if err == nil {
-			allowed = max(n, 1)
+	if s.start && len(s.here) == 0 {
+		d.plan.Create = append(d.plan.Create, s.name)
+		return
+	}
+	for _, p := range s.here {
+		if !pods.Finished(p) || p.DeletionTimestamp != nil {
+			continue
+		}
+		if wait := failedPause - d.now.Sub(p.CreationTimestamp.Time); wait > 0 {
+			d.again(wait)
+			continue
+		}
+		d.drop(p)
+	}
+	if d.surge() == 0 {
+		if len(s.live) > 1 {
+			d.drop(s.live[1:]...)
+		}
+		return
+	}
+	if len(s.live) == 0 && s.start { // one that ends does not hold the node: two may be there
+		d.plan.Create = append(d.plan.Create, s.name)
+		return
+	}
+	for _, p := range s.live {
+		if p != s.fresh && p != s.old {
+			d.drop(p)
 		}
 	}
-	slices.SortFunc(outdated, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	plan.Delete = append(plan.Delete, outdated[:min(len(outdated), max(0, allowed-missing))]...)
+	if s.fresh != nil && s.old != nil && (!pods.Ready(s.old) || d.available(s.fresh)) {
+		d.drop(s.old)
+	}
+}
+
+// drop gives up pods that are not being deleted yet, each once.
+func (d *decider) drop(all ...*corev1.Pod) {
+	for _, p := range all {
+		if p.DeletionTimestamp == nil && !d.doomed[p] {
+			d.doomed[p] = true
+			d.plan.Delete = append(d.plan.Delete, p)
+		}
+	}
+}
+
+// again asks to be called after wait, if nothing asked for earlier.
+func (d *decider) again(wait time.Duration) {
+	if wait > 0 && (d.plan.After == 0 || wait < d.plan.After) {
+		d.plan.After = wait
+	}
 }

@@ -3,10 +3,14 @@ package pods
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skein.dev/skein/controllers/run"
 )
 
 // MaxBurst is the most pods one reconcile makes or deletes.
@@ -29,6 +33,31 @@ func Burst(n int, do func() error) error {
 		left -= size
 	}
 	return nil
+}
+
+// Each calls do for each of all under the same rules as [Burst].
+func Each[T any](all []T, do func(T) error) error {
+	var next atomic.Int64
+	return Burst(len(all), func() error { return do(all[next.Add(1)-1]) })
+}
+
+// OwnerOr maps a pod to its owner of kind, or for an orphan that is not being
+// deleted to those that others names.
+func OwnerOr(kind string, others func(*corev1.Pod) []run.Key) func(any) []run.Key {
+	owner := run.OwnerKeys(kind)
+	return func(obj any) []run.Key {
+		p, ok := obj.(*corev1.Pod)
+		switch {
+		case !ok:
+			return nil
+		case metav1.GetControllerOfNoCopy(p) != nil:
+			return owner(p)
+		case p.DeletionTimestamp != nil:
+			return nil
+		default:
+			return others(p)
+		}
+	}
 }
 
 // ErrPanicked is wrapped by the error of a burst in which a call panicked.

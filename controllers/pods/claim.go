@@ -26,6 +26,14 @@ type Claimer struct {
 	// Live reads the owner from the API: nobody is adopted by an owner that
 	// is already being deleted or was replaced by one of the same name.
 	Live func(context.Context) (metav1.Object, error)
+	// Mine, if set, must hold for a pod to be claimed, beside the selector.
+	Mine func(*corev1.Pod) bool
+	// Finalizer, if set, is put on adopted pods.
+	Finalizer string
+}
+
+func (c Claimer) matches(selector labels.Selector, p *corev1.Pod) bool {
+	return selector.Matches(labels.Set(p.Labels)) && (c.Mine == nil || c.Mine(p))
 }
 
 // Claim returns the pods that are owner's after orphans matching selector
@@ -38,7 +46,7 @@ func (c Claimer) Claim(ctx context.Context, owner metav1.Object, selector labels
 		if !ok {
 			continue
 		}
-		if selector.Matches(labels.Set(p.Labels)) {
+		if c.matches(selector, p) {
 			mine = append(mine, p)
 			continue
 		}
@@ -55,7 +63,7 @@ func (c Claimer) Claim(ctx context.Context, owner metav1.Object, selector labels
 	checked := false
 	for _, o := range orphan {
 		p, ok := o.(*corev1.Pod)
-		if !ok || p.DeletionTimestamp != nil || Finished(p) || !selector.Matches(labels.Set(p.Labels)) {
+		if !ok || p.DeletionTimestamp != nil || Finished(p) || !c.matches(selector, p) {
 			continue
 		}
 		if !checked {
@@ -87,7 +95,7 @@ func (c Claimer) check(ctx context.Context, owner metav1.Object) error {
 }
 
 func (c Claimer) adopt(ctx context.Context, owner metav1.Object, p *corev1.Pod) (bool, error) {
-	patch, err := ownerPatch(p.UID, *metav1.NewControllerRef(owner, c.Kind))
+	patch, err := ownerPatch(p.UID, *metav1.NewControllerRef(owner, c.Kind), c.Finalizer)
 	if err != nil {
 		return false, err
 	}
@@ -102,7 +110,7 @@ func (c Claimer) adopt(ctx context.Context, owner metav1.Object, p *corev1.Pod) 
 }
 
 func (c Claimer) release(ctx context.Context, owner metav1.Object, p *corev1.Pod) error {
-	patch, err := ownerPatch(p.UID, map[string]any{"$patch": "delete", "uid": owner.GetUID()})
+	patch, err := ownerPatch(p.UID, map[string]any{"$patch": "delete", "uid": owner.GetUID()}, "")
 	if err != nil {
 		return err
 	}
@@ -113,8 +121,12 @@ func (c Claimer) release(ctx context.Context, owner metav1.Object, p *corev1.Pod
 	return nil
 }
 
-func ownerPatch(uid types.UID, ref any) ([]byte, error) {
-	b, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid, "ownerReferences": []any{ref}}})
+func ownerPatch(uid types.UID, ref any, finalizer string) ([]byte, error) {
+	meta := map[string]any{"uid": uid, "ownerReferences": []any{ref}}
+	if finalizer != "" {
+		meta["finalizers"] = []string{finalizer}
+	}
+	b, err := json.Marshal(map[string]any{"metadata": meta})
 	if err != nil {
 		return nil, fmt.Errorf("encode owner patch: %w", err)
 	}

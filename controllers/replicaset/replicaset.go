@@ -56,25 +56,13 @@ func New(kit component.Kit) (run.Controller, error) {
 
 // keysOfPod is the pod's owner, or for an orphan every set that may adopt it.
 func (c *Controller) keysOfPod(obj any) []run.Key {
-	pod, ok := obj.(*corev1.Pod)
-	if !ok {
-		return nil
-	}
-	if metav1.GetControllerOfNoCopy(pod) != nil {
-		return run.OwnerKeys("ReplicaSet")(pod)
-	}
-	if pod.DeletionTimestamp != nil {
-		return nil
-	}
-	sets, err := c.sets.GetPodReplicaSets(pod)
-	if err != nil { // no set selects it
-		return nil
-	}
-	keys := make([]run.Key, 0, len(sets))
-	for _, s := range sets {
-		keys = append(keys, run.Key{Namespace: s.Namespace, Name: s.Name})
-	}
-	return keys
+	return pods.OwnerOr("ReplicaSet", func(p *corev1.Pod) []run.Key {
+		sets, err := c.sets.GetPodReplicaSets(p)
+		if err != nil { // none selects it
+			return nil
+		}
+		return run.KeysOf(sets)
+	})(obj)
 }
 
 func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration, error) {

@@ -115,6 +115,7 @@ func (k Keeper) Current(ctx context.Context, owner metav1.Object, template *core
 	made := &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: owner.GetName() + "-" + hash, Namespace: owner.GetNamespace(), Labels: labels(template, hash),
+			Annotations:     maps.Clone(owner.GetAnnotations()), // kubectl rollout history reads the change's cause there
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(owner, k.Kind)},
 		},
 		Data: runtime.RawExtension{Raw: data}, Revision: top + 1,

@@ -35,6 +35,18 @@ func OwnerKeys(kind string) func(any) []Key {
 	}
 }
 
+// KeysOf are the keys of objects.
+func KeysOf[T metav1.Object](all []T) []Key {
+	keys := make([]Key, 0, len(all))
+	for _, o := range all {
+		keys = append(keys, Key{Namespace: o.GetNamespace(), Name: o.GetName()})
+	}
+	return keys
+}
+
+// None is for kinds that are read but wake nobody.
+func None(any) []Key { return nil }
+
 // Constant maps every object to the one key of a controller whose work is
 // not split by object.
 func Constant(name string) func(any) []Key {

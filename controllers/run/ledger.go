@@ -25,6 +25,7 @@ type write struct {
 	uid     string
 	rev     uint64 // of the created object; 0: unknown
 	deleted bool
+	updated bool // seen only at rev or later
 	expires time.Time
 }
 
@@ -39,13 +40,29 @@ func NewLedger(inf cache.SharedIndexInformer) *Ledger {
 
 // Created notes that the reconcile of key made obj.
 func (l *Ledger) Created(key Key, obj metav1.Object) {
-	rev, _ := strconv.ParseUint(obj.GetResourceVersion(), 10, 64) // 0 is "unknown"
-	l.add(key, write{name: Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}, uid: string(obj.GetUID()), rev: rev})
+	l.add(key, write{name: Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}, uid: string(obj.GetUID()), rev: revisionOf(obj)})
 }
 
 // Deleted notes that the reconcile of key asked for obj's deletion.
 func (l *Ledger) Deleted(key Key, obj metav1.Object) {
 	l.add(key, write{name: Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}, uid: string(obj.GetUID()), deleted: true})
+}
+
+// Wrote notes that the reconcile of key changed obj, which is as the API
+// returned it.
+func (l *Ledger) Wrote(key Key, obj metav1.Object) {
+	l.add(key, write{
+		name: Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}, uid: string(obj.GetUID()), rev: revisionOf(obj), updated: true,
+	})
+}
+
+// revisionOf is an object's revision, 0 if unknown.
+func revisionOf(obj metav1.Object) uint64 {
+	rev, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return rev
 }
 
 func (l *Ledger) add(key Key, w write) {
@@ -96,6 +113,13 @@ func (l *Ledger) seen(w write) bool {
 	obj, ok, err := l.inf.GetIndexer().GetByKey(name)
 	if err != nil {
 		return false
+	}
+	if w.updated {
+		if !ok {
+			return true
+		}
+		m, err := meta.Accessor(obj)
+		return err != nil || string(m.GetUID()) != w.uid || revisionOf(m) >= w.rev
 	}
 	if !w.deleted {
 		return ok || (w.rev > 0 && StoreRevision(l.inf) >= w.rev)
