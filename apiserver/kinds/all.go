@@ -10,6 +10,8 @@ func All() []registry.Kind {
 		Deployment(), ReplicaSet(), StatefulSet(), DaemonSet(),
 		PodDisruptionBudget(), PriorityClass(), StorageClass(),
 		Role(), ClusterRole(), RoleBinding(), ClusterRoleBinding(),
+		Job(), CronJob(), ReplicationController(), ControllerRevision(), PodTemplate(),
+		PersistentVolume(), PersistentVolumeClaim(), LimitRange(), ResourceQuota(), HorizontalPodAutoscaler(),
 		Peer(),
 	}
 }

@@ -17,6 +17,8 @@ func warnTemplateChange(changed bool, t, _ *corev1.PodTemplateSpec) []string {
 	return warnPodSpec(&t.ObjectMeta, &t.Spec, field.NewPath("spec", "template"))
 }
 
+func templatePath() *field.Path { return field.NewPath("template") }
+
 // podWarner gathers what is valid in a pod spec but hardly meant.
 type podWarner struct {
 	path *field.Path // of what has metadata and spec; nil for a pod

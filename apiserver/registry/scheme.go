@@ -92,10 +92,17 @@ func (s *Scheme) add(k *Kind) error {
 	if err := s.labels(k, hub, nil); err != nil {
 		return err
 	}
+	preferred := []schema.GroupVersion{hub}
 	for i := range k.Versions {
 		if err := s.addVersion(k, &k.Versions[i]); err != nil {
 			return err
 		}
+		if gv := k.Versions[i].Resource.GroupVersion(); gv.Group == hub.Group {
+			preferred = append(preferred, gv)
+		}
+	}
+	if len(preferred) > 1 {
+		return s.SetVersionPriority(preferred...)
 	}
 	return nil
 }

@@ -46,7 +46,9 @@ func accessModes(p *problems, path *field.Path, modes []corev1.PersistentVolumeA
 	p.forbid(path, alone && others, "may not use ReadWriteOncePod with other access modes")
 }
 
-func claimSpec(p *problems, path *field.Path, s *corev1.PersistentVolumeClaimSpec) {
+// claimSpec validates a claim. anyGroup tolerates API groups that are none in
+// what the claim is filled from.
+func claimSpec(p *problems, path *field.Path, s *corev1.PersistentVolumeClaimSpec, anyGroup bool) {
 	if len(s.AccessModes) == 0 {
 		p.required(path.Child("accessModes"), "at least 1 access mode is required")
 	}
@@ -64,7 +66,7 @@ func claimSpec(p *problems, path *field.Path, s *corev1.PersistentVolumeClaimSpe
 		p.name(path.Child("storageClassName"), name, apimachinery.NameIsDNSSubdomain)
 	}
 	volumeMode(p, path.Child("volumeMode"), s.VolumeMode)
-	dataSources(p, path, s)
+	dataSources(p, path, s, anyGroup)
 	if name := deref(s.VolumeAttributesClassName); name != "" {
 		p.name(path.Child("volumeAttributesClassName"), name, apimachinery.NameIsDNSSubdomain)
 	}
@@ -76,14 +78,14 @@ func volumeMode(p *problems, path *field.Path, mode *corev1.PersistentVolumeMode
 	}
 }
 
-func dataSources(p *problems, path *field.Path, s *corev1.PersistentVolumeClaimSpec) {
+func dataSources(p *problems, path *field.Path, s *corev1.PersistentVolumeClaimSpec, anyGroup bool) {
 	source := func(at *field.Path, group *string, kind, name string) {
 		p.need(at, "name", name)
 		p.need(at, "kind", kind)
 		if deref(group) == "" && kind != "PersistentVolumeClaim" {
 			p.invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup")
 		}
-		if deref(group) != "" {
+		if deref(group) != "" && !anyGroup {
 			p.check(at.Child("apiGroup"), *group, validation.IsDNS1123Subdomain)
 		}
 	}

@@ -158,3 +158,12 @@ func (p *problems) labels(path *field.Path, labels map[string]string) {
 }
 
 func itoa(n int32) string { return strconv.Itoa(int(n)) }
+
+// longName is the rule of names of objects whose rules upstream generates: it
+// counts bytes, not characters.
+func longName(name string, prefix bool) []string {
+	if prefix {
+		return apimachinery.NameIsDNSSubdomain(name, prefix)
+	}
+	return content.IsDNS1123Subdomain(name)
+}

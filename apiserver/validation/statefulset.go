@@ -47,7 +47,7 @@ func statefulSetSpec(p *problems, s, old *appsv1.StatefulSetSpec) {
 	}
 	if old == nil {
 		for i := range s.VolumeClaimTemplates {
-			claimSpec(p, path.Child("volumeClaimTemplates").Index(i).Child("spec"), &s.VolumeClaimTemplates[i].Spec)
+			claimSpec(p, path.Child("volumeClaimTemplates").Index(i).Child("spec"), &s.VolumeClaimTemplates[i].Spec, false)
 		}
 	}
 	p.nonNegative(path.Child("replicas"), int64(deref(s.Replicas)))

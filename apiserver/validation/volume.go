@@ -181,7 +181,7 @@ func (c *podCheck) checkEphemeral(volume, at *field.Path, v *corev1.Volume) {
 		c.add(apimachinery.ValidateAnnotations(t.Annotations, at.Child("metadata", "annotations"))...)
 		c.labels(at.Child("metadata", "labels"), t.Labels)
 		claimTemplateMeta(c.problems, at.Child("metadata"), &t.ObjectMeta)
-		claimSpec(c.problems, at.Child("spec"), &t.Spec)
+		claimSpec(c.problems, at.Child("spec"), &t.Spec, false)
 	}
 	if c.meta == nil || c.meta.Name == "" || v.Name == "" {
 		return

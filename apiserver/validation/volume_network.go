@@ -77,18 +77,7 @@ func (c *podCheck) checkNetworkSources(s *sources, v *corev1.Volume) {
 		c.need(at, "endpoints", v.Glusterfs.EndpointsName)
 		c.need(at, "path", v.Glusterfs.Path)
 	})
-	s.one("flocker", v.Flocker != nil, func(at *field.Path) {
-		f := v.Flocker
-		if f.DatasetName == "" && f.DatasetUUID == "" {
-			c.required(at, "one of datasetName and datasetUUID is required")
-		}
-		if f.DatasetName != "" && f.DatasetUUID != "" {
-			c.invalid(at, "resource", "datasetName and datasetUUID can not be specified simultaneously")
-		}
-		if strings.Contains(f.DatasetName, "/") {
-			c.invalid(at.Child("datasetName"), f.DatasetName, "must not contain '/'")
-		}
-	})
+	s.one("flocker", v.Flocker != nil, func(at *field.Path) { flocker(c.problems, at, v.Flocker) })
 	s.one("persistentVolumeClaim", v.PersistentVolumeClaim != nil, func(at *field.Path) {
 		c.need(at, "claimName", v.PersistentVolumeClaim.ClaimName)
 	})
