@@ -2,7 +2,6 @@ package real_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,13 +10,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +22,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
@@ -155,31 +151,9 @@ func forward(t *testing.T) {
 	tr, up, err := spdy.RoundTripperFor(client())
 	must(t, err)
 	u := &url.URL{Scheme: "https", Host: apiAddress, Path: "/portForward/default/web"}
-	stop, opened := make(chan struct{}), make(chan struct{})
-	fw, err := portforward.NewOnAddresses(spdy.NewDialer(up, &http.Client{Transport: tr}, http.MethodPost, u), []string{"127.0.0.1"}, []string{"0:8080"}, stop, opened, io.Discard, os.Stderr)
-	must(t, err)
-	done := make(chan error, 1)
-	go func() { done <- fw.ForwardPorts() }()
-	select {
-	case <-opened:
-	case err := <-done:
-		t.Fatal(err)
+	if got := through(t, spdy.NewDialer(up, &http.Client{Transport: tr}, http.MethodPost, u)); got != "hello\n" {
+		t.Errorf("through the port: %q", got)
 	}
-	ports, err := fw.GetPorts()
-	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", ports[0].Local), nil)
-	must(t, err)
-	resp, err := http.DefaultClient.Do(req)
-	must(t, err)
-	b, err := io.ReadAll(resp.Body)
-	must(t, errors.Join(err, resp.Body.Close()))
-	if string(b) != "hello\n" {
-		t.Errorf("through the port: %q", b)
-	}
-	close(stop)
-	<-done
 }
 
 func TestContainersOutliveContainerdAndKubelet(t *testing.T) {
@@ -206,9 +180,9 @@ func TestAnIdleNodeWritesNothing(t *testing.T) {
 	}))
 	n.eventually("web", "ready", ready)
 	time.Sleep(2 * time.Second) // the image list comes a moment later
-	before := len(n.client.Actions())
+	before := len(n.fake.Actions())
 	time.Sleep(15 * time.Second) // more than one period of the node's check
-	for _, a := range n.client.Actions()[before:] {
+	for _, a := range n.fake.Actions()[before:] {
 		if v := a.GetVerb(); v != "get" && v != "list" && v != "watch" {
 			t.Errorf("wrote: %s %s", v, a.GetResource().Resource)
 		}

@@ -4,10 +4,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -26,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	ktesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/events"
@@ -34,11 +38,14 @@ import (
 	"skein.dev/skein/engine"
 	"skein.dev/skein/engine/programs"
 	"skein.dev/skein/kubelet"
+	"skein.dev/skein/tests/realapi"
 )
 
 const (
 	box     = "local.test/busybox:1"
 	busybox = "/bin/busybox"
+
+	nodeAddress = "10.99.0.1"
 )
 
 // node is a kubelet, its containerd and an API in memory.
@@ -48,7 +55,9 @@ type node struct {
 	cgroup string
 	engine *engine.Engine
 	ctd    *exec.Cmd
-	client *fake.Clientset
+	client kubernetes.Interface
+	fake   *fake.Clientset // client, unless there is a real API
+	api    *realapi.Server // nil, or whose client it is
 	stop   func()
 	config func(*kubelet.Config)
 	made   int
@@ -61,8 +70,48 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// newNode starts all of it; the cleanup looks that nothing is left.
+// newNode starts all of it with an API in memory; the cleanup looks that
+// nothing is left.
 func newNode(t testing.TB) *node {
+	t.Helper()
+	needs(t)
+	api := fake.NewClientset()
+	n := &node{TB: t, client: api, fake: api}
+	api.PrependReactor("create", "serviceaccounts/token", n.token)
+	n.open()
+	return n
+}
+
+// newApart starts all of it against a real API server, which also reaches
+// the node API; the kubelet is the node's own user there.
+func newApart(t testing.TB) *node {
+	t.Helper()
+	needs(t)
+	api := realapi.Serve(t, realapi.Config{NodePort: 10250})
+	no := false
+	_, err := api.Admin.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{Name: "default"}, AutomountServiceAccountToken: &no,
+	}, metav1.CreateOptions{})
+	must(t, err)
+	n := &node{TB: t, client: api.Admin, api: api}
+	n.config = func(c *kubelet.Config) {
+		c.Listen, c.TLS = nodeAddress+":10250", &tls.Config{
+			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{api.Certificate("n1", []net.IP{net.ParseIP(nodeAddress)})},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: api.Pool(),
+		}
+		c.Authorize = func(r *http.Request) error {
+			if user := r.TLS.PeerCertificates[0].Subject.CommonName; user != realapi.KubeletUser {
+				return fmt.Errorf("user %q may not", user)
+			}
+			return nil
+		}
+	}
+	n.open()
+	return n
+}
+
+// needs skips the test where containers cannot run.
+func needs(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("containers need root")
@@ -73,10 +122,15 @@ func newNode(t testing.TB) *node {
 	if _, err := os.Stat(busybox); err != nil {
 		t.Skip("no static busybox to run in containers")
 	}
+}
+
+// open starts the engine and the kubelet.
+func (n *node) open() {
+	t := n.TB
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "sk-kub-") //nolint:usetesting // t.TempDir is too long a path for a socket
 	must(t, err)
-	n := &node{TB: t, dir: dir, cgroup: fmt.Sprintf("skein-kubelet-real-%d", os.Getpid()), client: fake.NewClientset()}
-	n.client.PrependReactor("create", "serviceaccounts/token", n.token)
+	n.dir, n.cgroup = dir, fmt.Sprintf("skein-kubelet-real-%d", os.Getpid())
 	n.engine, err = engine.New(engine.Config{
 		DataDir: filepath.Join(dir, "data"), StateDir: filepath.Join(dir, "s"), CNIBinDirs: []string{filepath.Join(dir, "cni")},
 	})
@@ -93,7 +147,20 @@ func newNode(t testing.TB) *node {
 	_, err = n.engine.Import(t.Context(), bytes.NewReader(boxImage(t)))
 	must(t, err)
 	n.start()
-	return n
+}
+
+// kit is the kubelet's access to the API.
+func (n *node) kit() component.Kit {
+	n.Helper()
+	kit := component.Kit{
+		Peer: "n1", Client: n.client, Informers: informers.NewSharedInformerFactory(n.client, 0), Recorder: events.NewFakeRecorder(10000),
+	}
+	if n.api != nil {
+		kit = n.api.Kit("n1", "kubelet", "system:node:n1", "system:nodes")
+		kit.Informers = kubelet.Informers(kit.Client, "n1")
+	}
+	kit.Log = slog.New(slog.NewTextHandler(n.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	return kit
 }
 
 func (n *node) startEngine() {
@@ -115,11 +182,8 @@ func (n *node) startEngine() {
 func (n *node) start() {
 	n.Helper()
 	cfg := kubelet.Config{
-		Kit: component.Kit{
-			Peer: "n1", Client: n.client, Informers: informers.NewSharedInformerFactory(n.client, 0), Recorder: events.NewFakeRecorder(10000),
-			Log: slog.New(slog.NewTextHandler(n.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-		},
-		NodeIPs: []netip.Addr{netip.MustParseAddr("10.99.0.1")}, CRIEndpoint: n.engine.Endpoint(),
+		Kit: n.kit(), Apart: n.api != nil,
+		NodeIPs: []netip.Addr{netip.MustParseAddr(nodeAddress)}, CRIEndpoint: n.engine.Endpoint(),
 		RootDir: filepath.Join(n.dir, "kubelet"), LogDir: filepath.Join(n.dir, "logs"), CgroupRoot: n.cgroup,
 		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Listen: "-", Version: "v1.37.2",
 	}
@@ -152,7 +216,7 @@ func (n *node) clean() {
 	must(n, err)
 	for i := range list.Items {
 		if list.Items[i].DeletionTimestamp == nil {
-			n.removeCtx(ctx, list.Items[i].Name, 0)
+			n.removeCtx(ctx, list.Items[i].Name, 1) // with none a real API forgets it at once
 		}
 	}
 	for left := len(list.Items); left > 0 && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
@@ -265,6 +329,10 @@ func (n *node) remove(name string, grace int64) { n.removeCtx(n.Context(), name,
 
 func (n *node) removeCtx(ctx context.Context, name string, grace int64) {
 	n.Helper()
+	if n.api != nil {
+		must(n, n.client.CoreV1().Pods("default").Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace}))
+		return
+	}
 	p, err := n.client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
 	must(n, err)
 	now := metav1.Now()
