@@ -21,14 +21,20 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == planned {
+		if err := workPlan(); err != nil {
+			fmt.Fprintln(os.Stdout, vm.Failed+":", err)
+			os.Exit(1)
+		}
+		fmt.Fprintln(os.Stdout, vm.Done)
+		return
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "init: only for the first process of a guest")
 		os.Exit(2)
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stdout, vm.Failed+":", err)
-	} else {
-		fmt.Fprintln(os.Stdout, vm.Done)
 	}
 	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
@@ -36,10 +42,34 @@ func main() {
 	}
 }
 
+// planned is the argument of the process that works the plan off.
+const planned = "plan"
+
+// run works the plan off in a process of its own and buries whoever is left
+// to the first process meanwhile, as any system's does.
 func run() error {
 	if err := makeRoot(); err != nil {
 		return err
 	}
+	worker, err := os.StartProcess("/init", []string{"/init", planned}, &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+	})
+	if err != nil {
+		return fmt.Errorf("start plan: %w", err)
+	}
+	for {
+		pid, err := unix.Wait4(-1, nil, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait for plan: %w", err)
+		case pid == worker.Pid:
+			return nil // it has said how it went
+		}
+	}
+}
+
+func workPlan() error {
 	raw, err := os.ReadFile("/plan.json")
 	if err != nil {
 		return fmt.Errorf("read plan: %w", err)
