@@ -1,0 +1,140 @@
+// Command run makes a lab of three peers, runs Kubernetes' own conformance
+// tests against it and says how far Skein is.
+// Its invariant: every test that was chosen is counted, once; one that did
+// not run, for whatever reason, has not passed.
+//
+//	go run ./run -skein bin/skein -programs build/conformance/bin -images build/conformance/images \
+//		-out build/conformance -focus 'sig-apps' -procs 2
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// config is what the command line says.
+type config struct {
+	skein, programs, images, out string
+
+	choice     choice
+	procs      int
+	timeout    time.Duration
+	kubeconfig string // of a mesh that exists; empty: a lab is made
+	labDir     string
+	keep       bool
+	spread     bool
+	document   string
+	commit     string
+}
+
+func main() {
+	c := parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, c)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+func parse() config {
+	var c config
+	flag.StringVar(&c.skein, "skein", "bin/skein", "skein program that makes the lab")
+	flag.StringVar(&c.programs, "programs", "", "directory of e2e.test, ginkgo and kubectl")
+	flag.StringVar(&c.images, "images", "", "directory whose .tar files every peer imports")
+	flag.StringVar(&c.out, "out", "", "directory for reports, logs and the lab")
+	flag.StringVar(&c.choice.focus, "focus", "", "run only the tests that match this regular expression")
+	flag.StringVar(&c.choice.skip, "skip", "", "do not run the tests that match this regular expression")
+	flag.StringVar(&c.choice.list, "list", "", "file of the names of the tests to run, one a line")
+	flag.IntVar(&c.procs, "procs", 1, "how many tests run at a time, apart from serial ones")
+	flag.DurationVar(&c.timeout, "timeout", 2*time.Hour, "for all tests of one SIG")
+	flag.StringVar(&c.kubeconfig, "kubeconfig", "", "administrator's kubeconfig of a mesh that exists, instead of a lab")
+	flag.StringVar(&c.labDir, "lab-dir", "", "directory of the lab (default OUT/lab)")
+	flag.BoolVar(&c.keep, "keep", false, "leave the lab as it is at the end; the next run goes on with it")
+	flag.BoolVar(&c.spread, "spread", false, "lead the suite's connections to all peers in turn")
+	flag.StringVar(&c.document, "document", "", "file to write the result into, as Markdown")
+	flag.StringVar(&c.commit, "commit", "", "commit that the result is of")
+	flag.Parse()
+	return c
+}
+
+func run(ctx context.Context, c config) error {
+	tests, err := c.choice.tests()
+	if err != nil {
+		return err
+	}
+	for _, p := range []*string{&c.skein, &c.programs, &c.images, &c.out} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return fmt.Errorf("resolve path: %w", err)
+		}
+	}
+	if c.labDir == "" {
+		c.labDir = filepath.Join(c.out, "lab")
+	}
+	begin := time.Now()
+	l := lab{skein: c.skein, dir: c.labDir, out: os.Stderr}
+	if c.kubeconfig == "" {
+		stop, err := c.lab(ctx, l)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		if c.kubeconfig, err = l.do(ctx, "kubeconfig"); err != nil {
+			return err
+		}
+	}
+	if c.spread {
+		b, err := newBalancer(ctx, c.kubeconfig)
+		if err != nil {
+			return err
+		}
+		defer b.close()
+		if c.kubeconfig, err = b.kubeconfig(c.out); err != nil {
+			return err
+		}
+	}
+	results := suite{config: c, out: os.Stdout}.run(ctx, tests)
+	sum := summarize(results, time.Since(begin))
+	sum.print(os.Stdout)
+	if c.document != "" {
+		if err := sum.document(c); err != nil {
+			return err
+		}
+	}
+	if sum.total.passed != sum.total.total {
+		return errors.New("not all tests passed")
+	}
+	return nil
+}
+
+// lab makes the lab with all that the suite needs there.
+func (c config) lab(ctx context.Context, l lab) (stop func(), err error) {
+	down := func() {
+		if !c.keep {
+			_ = l.down(context.WithoutCancel(ctx)) // it has told why
+		}
+	}
+	if err := l.up(ctx, c.images); err != nil {
+		down()
+		return nil, err
+	}
+	peers, err := l.peers(ctx)
+	if err != nil {
+		down()
+		return nil, err
+	}
+	stopMirrors, err := l.mirrors(ctx, filepath.Join(c.programs, "mirror"), c.images, peers)
+	if err != nil {
+		down()
+		return nil, err
+	}
+	return func() { stopMirrors(); down() }, nil
+}
