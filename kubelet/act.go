@@ -214,6 +214,11 @@ func (w *worker) event(kind, reason, action, note, name string) {
 				ref.FieldPath = "spec.initContainers{" + name + "}"
 			}
 		}
+		for i := range pod.Spec.EphemeralContainers {
+			if pod.Spec.EphemeralContainers[i].Name == name {
+				ref.FieldPath = "spec.ephemeralContainers{" + name + "}"
+			}
+		}
 	}
 	const most = 1024 // of a note, by the events API
 	w.k.cfg.Kit.Recorder.Eventf(ref, nil, kind, reason, action, "%s", note[:min(len(note), most)])

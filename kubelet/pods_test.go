@@ -230,3 +230,80 @@ func TestBrokenNetworkMakesTheNodeNotReady(t *testing.T) {
 	n.runtime.Break("")
 	n.eventually("a", "running", running)
 }
+
+func TestAContainerIsReadyOnceItsPostStartHookHasEnded(t *testing.T) {
+	n := newNode(t)
+	n.create(pod("a", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"await", "go"}}}}
+		p.Spec.Containers[0].LivenessProbe = &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"has", "go"}}},
+			PeriodSeconds: 1, FailureThreshold: 1, // it must not be asked before
+		}
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second", Image: image, Command: []string{"sleep"}})
+	}))
+	n.eventually("a", "waiting for its hook", func(p *corev1.Pod) bool { return n.runtime.Containers()["app"] != "" })
+	n.create(pod("b", nil)) // by then the kubelet has looked often
+	n.eventually("b", "running", running)
+	time.Sleep(2 * time.Second)
+	p := n.eventually("a", "waiting", func(p *corev1.Pod) bool { return waiting(p, "ContainerCreating") })
+	if p.Status.Phase != corev1.PodPending || n.runtime.Containers()["second"] != "" {
+		t.Errorf("phase %s, running %v", p.Status.Phase, n.runtime.Containers())
+	}
+	n.runtime.Put("go", true)
+	p = n.eventually("a", "running", running)
+	if c := p.Status.ContainerStatuses[0]; c.RestartCount != 0 || c.Started == nil || !*c.Started {
+		t.Errorf("status %+v", c)
+	}
+}
+
+func TestAContainerWhosePostStartHookFailsIsKilledAndStartedAgain(t *testing.T) {
+	n := newNode(t)
+	n.create(pod("a", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"has", "what it needs"}}}}
+	}))
+	n.eventually("a", "told to have failed", func(p *corev1.Pod) bool {
+		return waiting(p, "PostStartHookError") && p.Status.ContainerStatuses[0].LastTerminationState.Terminated != nil
+	})
+	n.runtime.Put("what it needs", true)
+	p := n.eventually("a", "running", running)
+	if p.Status.ContainerStatuses[0].RestartCount == 0 {
+		t.Errorf("the same container runs on: %+v", p.Status.ContainerStatuses[0])
+	}
+}
+
+func TestAHookThatNeverEndsDoesNotHoldUpDeletion(t *testing.T) {
+	n := newNode(t)
+	n.create(pod("a", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"await", "never"}}}}
+	}))
+	n.eventually("a", "waiting for its hook", func(p *corev1.Pod) bool { return n.runtime.Containers()["app"] != "" })
+	n.remove("a", 5)
+	n.eventually("a", "gone", func(p *corev1.Pod) bool { return p == nil })
+}
+
+func TestAnEphemeralContainerJoinsItsTarget(t *testing.T) {
+	n := newNode(t)
+	n.create(pod("a", nil))
+	p := n.eventually("a", "running", running)
+	p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+		TargetContainerName:      "app",
+		EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "look", Image: image, Command: []string{"sleep"}},
+	}}
+	if _, err := n.client.CoreV1().Pods("default").Update(t.Context(), p, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p = n.eventually("a", "looked into", func(p *corev1.Pod) bool {
+		return running(p) && len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Running != nil
+	})
+	ns := n.runtime.Config("look").Linux.SecurityContext.NamespaceOptions
+	if want := "critest://" + ns.TargetId; ns.Pid != runtimeapi.NamespaceMode_TARGET || p.Status.ContainerStatuses[0].ContainerID != want {
+		t.Errorf("namespaces %v, want the target %s", ns, want)
+	}
+	if err := n.runtime.Crash("look", 1); err != nil {
+		t.Fatal(err)
+	}
+	p = n.eventually("a", "looked into no more", func(p *corev1.Pod) bool { return p.Status.EphemeralContainerStatuses[0].State.Terminated != nil })
+	if !running(p) {
+		t.Errorf("status %+v", p.Status)
+	}
+}

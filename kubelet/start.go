@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -50,11 +51,16 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, a lifecycle.Action)
 		return refresh, fail(lifecycle.ReasonCreateError, "Failed", fmt.Errorf("Error: %s", message(err)))
 	}
 	w.event(corev1.EventTypeNormal, "Created", "Starting", "Container created", c.Name)
+	hook := c.Lifecycle != nil && c.Lifecycle.PostStart != nil
+	if hook { // before it runs: nobody may take it for started
+		w.hookRuns(created.ContainerId, true)
+		defer w.hookRuns(created.ContainerId, false)
+	}
 	if _, err := w.k.runtime.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return refresh, fail(lifecycle.ReasonRunError, "Failed", fmt.Errorf("Error: %s", message(err)))
 	}
 	w.event(corev1.EventTypeNormal, "Started", "Starting", "Container started", c.Name)
-	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
+	if !hook {
 		return refresh, nil
 	}
 	if err := w.hook(ctx, pod, c, created.ContainerId, c.Lifecycle.PostStart, time.Hour); err != nil {
@@ -63,7 +69,9 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, a lifecycle.Action)
 		if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
 			grace = time.Duration(*g) * time.Second
 		}
-		w.kill(ctx, pod, lifecycle.Action{Op: lifecycle.Kill, ID: created.ContainerId, Name: c.Name, Grace: grace, Why: "FailedPostStartHook"})
+		if f := w.kill(ctx, pod, lifecycle.Action{Op: lifecycle.Kill, ID: created.ContainerId, Name: c.Name, Grace: grace, Why: "FailedPostStartHook"}); f != nil {
+			return refresh, f
+		}
 		return refresh, &lifecycle.Failure{Action: a, Reason: "PostStartHookError", Message: err.Error()}
 	}
 	return refresh, nil
@@ -105,10 +113,31 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err := os.MkdirAll(filepath.Join(w.k.specNode().PodLogDir(pod), c.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
+	target, err := w.target(pod, c.Name)
+	if err != nil {
+		return nil, err
+	}
 	return spec.MakeContainer(spec.ContainerInput{
-		Pod: pod, Container: c, Attempt: a.Attempt, ImageRef: img.id, User: img.user, Env: env,
+		Target: target, Pod: pod, Container: c, Attempt: a.Attempt, ImageRef: img.id, User: img.user, Env: env,
 		Mounts: append(mounts, more...), Node: w.k.specNode(),
 	})
+}
+
+// target is the running container that an ephemeral one looks into.
+func (w *worker) target(pod *corev1.Pod, name string) (string, error) {
+	i := slices.IndexFunc(pod.Spec.EphemeralContainers, func(e corev1.EphemeralContainer) bool { return e.Name == name })
+	if i < 0 || pod.Spec.EphemeralContainers[i].TargetContainerName == "" {
+		return "", nil
+	}
+	want := pod.Spec.EphemeralContainers[i].TargetContainerName
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.containers {
+		if c.Name == want && c.State == lifecycle.Running {
+			return c.ID, nil
+		}
+	}
+	return "", fmt.Errorf("unable to find target container %q", want)
 }
 
 // mounts renders the container's volume mounts.

@@ -39,7 +39,8 @@ type worker struct {
 	mu         sync.Mutex // guards the fields below
 	pod        *corev1.Pod
 	gone       bool
-	dirty      bool // something that the pod refers to has changed
+	dirty      bool            // something that the pod refers to has changed
+	hooked     map[string]bool // container ids whose postStart hook runs
 	sandboxes  []lifecycle.Sandbox
 	containers []lifecycle.Container
 }
@@ -54,7 +55,7 @@ type result struct {
 
 func newWorker(k *Kubelet, pod *corev1.Pod, orphan bool) *worker {
 	w := &worker{
-		k: k, uid: pod.UID, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
+		k: k, uid: pod.UID, hooked: map[string]bool{}, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
 		signal: make(chan struct{}, 1), results: make(chan result),
 	}
 	w.poke()
@@ -223,7 +224,7 @@ func (w *worker) adopt(containers []lifecycle.Container, now time.Time) {
 func (w *worker) input(pod *corev1.Pod, gone bool, sandboxes []lifecycle.Sandbox, containers []lifecycle.Container) lifecycle.Input {
 	in := lifecycle.Input{
 		Pod: pod, Sandboxes: sandboxes, Containers: containers, Probes: w.probes.Results(), Gone: gone,
-		Busy: w.busy != nil, Runtime: w.k.node.runtimeName(), HostIPs: w.k.cfg.hostIPs(),
+		Hooked: w.hooks(), Busy: w.busy != nil, Runtime: w.k.node.runtimeName(), HostIPs: w.k.cfg.hostIPs(),
 	}
 	if !w.k.cfg.Kit.Settled() && ownedBy(pod, "StatefulSet") {
 		in.HoldSandbox = "it must not run twice, and the cluster has not confirmed it yet"
@@ -246,10 +247,11 @@ func ownedBy(pod *corev1.Pod, kind string) bool {
 // syncProbes probes what runs.
 func (w *worker) syncProbes(ctx context.Context, pod *corev1.Pod, sandboxes []lifecycle.Sandbox, containers []lifecycle.Container) {
 	var targets []probe.Target
+	hooked := w.hooks()
 	for i := range containers {
 		c := &containers[i]
 		s := spec.Container(pod, c.Name)
-		if c.State != lifecycle.Running || s == nil || pod.DeletionTimestamp != nil ||
+		if c.State != lifecycle.Running || hooked[c.ID] || s == nil || pod.DeletionTimestamp != nil ||
 			(s.StartupProbe == nil && s.ReadinessProbe == nil && s.LivenessProbe == nil) {
 			continue
 		}
@@ -269,111 +271,6 @@ func (w *worker) address(pod *corev1.Pod, sandboxes []lifecycle.Sandbox) string 
 	return ""
 }
 
-// perform starts the plan's actions.
-func (w *worker) perform(ctx context.Context, pod *corev1.Pod, plan lifecycle.Plan, sandboxes []lifecycle.Sandbox) {
-	var list []lifecycle.Action
-	for _, a := range plan.Actions {
-		if a.Op == lifecycle.Kill {
-			w.k.log.DebugContext(ctx, "pod action", "pod", w.name(), "action", a.String())
-			w.wg.Go(func() { w.send(ctx, result{action: a, failure: w.kill(ctx, pod, a)}) })
-		} else {
-			list = append(list, a)
-		}
-	}
-	if w.busy != nil {
-		if w.upward && (pod.DeletionTimestamp != nil || plan.Stopped) {
-			w.busy() // a pull for a pod that goes away helps nobody
-		}
-		return
-	}
-	if len(list) == 0 {
-		return
-	}
-	opCtx, cancel := context.WithCancel(ctx)
-	w.busy, w.upward = cancel, slices.ContainsFunc(list, func(a lifecycle.Action) bool {
-		return a.Op == lifecycle.CreateSandbox || a.Op == lifecycle.Start
-	})
-	shown := w.withAddresses(pod, sandboxes)
-	w.wg.Go(func() {
-		defer cancel()
-		defer w.send(ctx, result{last: true})
-		for _, a := range list {
-			w.k.log.DebugContext(ctx, "pod action", "pod", w.name(), "action", a.String())
-			r := w.do(opCtx, shown, a)
-			if opCtx.Err() != nil {
-				return // what was cancelled did not fail
-			}
-			w.send(ctx, r)
-			if r.failure != nil && a.Op != lifecycle.Start {
-				return
-			}
-		}
-	})
-}
-
-// send hands a result to the loop, unless that is over.
-func (w *worker) send(ctx context.Context, r result) {
-	select {
-	case w.results <- r:
-	case <-ctx.Done():
-	}
-}
-
-// withAddresses is the pod with the addresses that it has now, which its
-// status in the API may not show yet.
-func (w *worker) withAddresses(pod *corev1.Pod, sandboxes []lifecycle.Sandbox) *corev1.Pod {
-	out := pod.DeepCopy()
-	hosts := w.k.cfg.hostIPs()
-	out.Status.HostIP, out.Status.HostIPs = hosts[0], nil
-	for _, ip := range hosts {
-		out.Status.HostIPs = append(out.Status.HostIPs, corev1.HostIP{IP: ip})
-	}
-	ips := hosts
-	if !pod.Spec.HostNetwork {
-		if len(sandboxes) == 0 || len(sandboxes[0].IPs) == 0 {
-			return out
-		}
-		ips = sandboxes[0].IPs
-	}
-	out.Status.PodIP, out.Status.PodIPs = ips[0], nil
-	for _, ip := range ips {
-		out.Status.PodIPs = append(out.Status.PodIPs, corev1.PodIP{IP: ip})
-	}
-	return out
-}
-
-// refresh brings volumes of a running pod up to date when they are due, and
-// returns when that will be.
-func (w *worker) refresh(ctx context.Context, pod *corev1.Pod, plan lifecycle.Plan, now time.Time) time.Time {
-	w.mu.Lock()
-	live := len(w.sandboxes) > 0 && w.sandboxes[0].Ready
-	w.mu.Unlock()
-	if w.refreshAt.IsZero() || plan.Stopped || pod.DeletionTimestamp != nil || !live || w.busy != nil {
-		return time.Time{}
-	}
-	if now.Before(w.refreshAt) {
-		return w.refreshAt
-	}
-	w.refreshAt = time.Time{}
-	opCtx, cancel := context.WithCancel(ctx)
-	w.busy, w.upward = cancel, true
-	w.mu.Lock()
-	shown := w.withAddresses(pod, w.sandboxes)
-	w.mu.Unlock()
-	w.wg.Go(func() {
-		defer cancel()
-		_, again, err := w.k.volumes.Ensure(opCtx, shown)
-		if err != nil {
-			if opCtx.Err() == nil {
-				w.event(corev1.EventTypeWarning, "FailedMount", "Mounting", err.Error(), "")
-			}
-			again = time.Now().Add(time.Minute)
-		}
-		w.send(ctx, result{last: true, refresh: again})
-	})
-	return time.Time{}
-}
-
 func (w *worker) name() string {
 	p, _ := w.current()
 	return p.Namespace + "/" + p.Name
@@ -382,7 +279,7 @@ func (w *worker) name() string {
 // tellBackOff records an event when a container begins to back off.
 func (w *worker) tellBackOff(st *corev1.PodStatus) {
 	now := map[string]string{}
-	for _, list := range [][]corev1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
 		for i := range list {
 			c := &list[i]
 			if c.State.Waiting == nil {

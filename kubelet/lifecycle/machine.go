@@ -157,6 +157,7 @@ type view struct {
 	inits       []*corev1.Container // run to completion, in order
 	sidecars    map[string]bool
 	all         []*corev1.Container // init containers, then regular ones
+	ephemeral   []*corev1.Container // for people who look into a running pod
 }
 
 func (m *Machine) look(in Input, now time.Time) *view {
@@ -181,6 +182,9 @@ func (m *Machine) look(in Input, now time.Time) *view {
 	}
 	for i := range in.Pod.Spec.Containers {
 		v.all = append(v.all, &in.Pod.Spec.Containers[i])
+	}
+	for i := range in.Pod.Spec.EphemeralContainers {
+		v.ephemeral = append(v.ephemeral, (*corev1.Container)(&in.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
 	}
 	if len(in.Sandboxes) > 0 {
 		v.sandbox = &in.Sandboxes[0]

@@ -100,6 +100,7 @@ func (v *view) planRunning() {
 		return
 	}
 	v.collect()
+	v.planEphemeral()
 	if v.planInit() {
 		for i := range v.pod.Spec.Containers {
 			v.planContainer(&v.pod.Spec.Containers[i], false)
@@ -193,6 +194,15 @@ func (v *view) planContainer(s *corev1.Container, sidecar bool) {
 		if v.start(s, c.Attempt+1) && v.m.counted[s.Name] != c.ID {
 			v.m.counted[s.Name] = c.ID
 			v.m.crash[s.Name] = v.m.crash[s.Name].next(v.now, backoffForget)
+		}
+	}
+}
+
+// planEphemeral starts each ephemeral container once, whenever it came.
+func (v *view) planEphemeral() {
+	for _, s := range v.ephemeral {
+		if v.latest[s.Name] == nil && v.restartCount(s.Name) == 0 {
+			v.start(s, 0)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +38,12 @@ func (v *view) status() corev1.PodStatus {
 	}
 	for i := range v.pod.Spec.Containers {
 		st.ContainerStatuses = append(st.ContainerStatuses, v.container(&v.pod.Spec.Containers[i], reason, false))
+	}
+	st.EphemeralContainerStatuses = nil
+	for _, s := range v.ephemeral {
+		c := v.container(s, ReasonContainerCreating, false)
+		c.Ready = false // nobody waits for it
+		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, c)
 	}
 	st.Phase = v.phase(&st, initsDone)
 	if f := v.m.failed; f != nil && v.pod.Status.Phase != corev1.PodSucceeded {
@@ -89,7 +96,9 @@ func (v *view) addresses(st *corev1.PodStatus) {
 
 // reported returns what the API holds of a container.
 func (v *view) reported(name string) *corev1.ContainerStatus {
-	for _, list := range [][]corev1.ContainerStatus{v.pod.Status.ContainerStatuses, v.pod.Status.InitContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{
+		v.pod.Status.ContainerStatuses, v.pod.Status.InitContainerStatuses, v.pod.Status.EphemeralContainerStatuses,
+	} {
 		for i := range list {
 			if list[i].Name == name {
 				return &list[i]
@@ -99,9 +108,10 @@ func (v *view) reported(name string) *corev1.ContainerStatus {
 	return nil
 }
 
-// isStarted reports whether c has passed its startup probe, if it has one.
+// isStarted reports whether c is past its postStart hook and its startup
+// probe, where it has them.
 func (v *view) isStarted(s *corev1.Container, c *Container) bool {
-	if c.State != Running {
+	if c.State != Running || v.in.Hooked[c.ID] {
 		return false
 	}
 	if s.StartupProbe == nil {
@@ -155,6 +165,10 @@ func (v *view) container(s *corev1.Container, idle string, isInit bool) corev1.C
 	}
 	switch c.State {
 	case Running:
+		if v.in.Hooked[c.ID] {
+			st.State.Waiting = &corev1.ContainerStateWaiting{Reason: idle}
+			break
+		}
 		started, ready := v.isStarted(s, c), v.isReady(s, c)
 		st.State.Running = &corev1.ContainerStateRunning{StartedAt: stamp(c.StartedAt)}
 		st.Started, st.Ready = &started, ready
@@ -179,6 +193,9 @@ func (v *view) container(s *corev1.Container, idle string, isInit bool) corev1.C
 // coming turns an exited container that waits for its restart into a waiting
 // one that remembers how it ended.
 func (v *view) coming(st *corev1.ContainerStatus, s *corev1.Container, c *Container, isInit bool) {
+	if slices.Contains(v.ephemeral, s) {
+		return
+	}
 	again := restarts(v.pod, s, c)
 	if isInit {
 		again = v.sidecars[s.Name] || initRestarts(v.pod, s, c)

@@ -87,6 +87,7 @@ type world struct {
 	ids     int
 	fails   map[string]string // action prefix -> reason
 	slow    map[string]bool   // containers that do not stop when told
+	hooks   map[string]bool   // containers whose postStart hook takes its time
 	last    string
 	cleaned bool
 }
@@ -94,8 +95,8 @@ type world struct {
 func newWorld(pod *corev1.Pod) *world {
 	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	return &world{
-		m: lifecycle.New(), now: start, start: start, fails: map[string]string{}, slow: map[string]bool{},
-		in: lifecycle.Input{Pod: pod, Probes: map[string]lifecycle.Probes{}, Runtime: "test", HostIPs: []string{"192.0.2.1"}},
+		m: lifecycle.New(), now: start, start: start, fails: map[string]string{}, slow: map[string]bool{}, hooks: map[string]bool{},
+		in: lifecycle.Input{Pod: pod, Hooked: map[string]bool{}, Probes: map[string]lifecycle.Probes{}, Runtime: "test", HostIPs: []string{"192.0.2.1"}},
 	}
 }
 
@@ -141,6 +142,12 @@ func (w *world) command(f []string) error {
 		w.in.Pod.DeletionTimestamp, w.in.Pod.DeletionGracePeriodSeconds = &at, &grace
 	case "gone":
 		w.in.Gone = true
+	case "hook": // hook runs|done app: the container's postStart hook
+		return w.hook(arg(1) == "runs", arg(2))
+	case "debug": // debug name: somebody adds an ephemeral container
+		w.in.Pod.Spec.EphemeralContainers = append(w.in.Pod.Spec.EphemeralContainers, corev1.EphemeralContainer{
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: arg(1), Image: "i"},
+		})
 	case "sandbox-dies":
 		w.in.Sandboxes[0].Ready = false
 	case "kubelet-restarts":
@@ -201,7 +208,7 @@ func (w *world) show(p lifecycle.Plan) {
 			fmt.Fprintf(&b, " ready=%s", c.Status)
 		}
 	}
-	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {
 		for _, c := range list {
 			fmt.Fprintf(&b, " %s=%s", c.Name, state(c))
 		}
@@ -251,6 +258,9 @@ func (w *world) do(a lifecycle.Action) bool {
 			CreatedAt: w.now, StartedAt: w.now, Hash: w.hash(a.Name),
 		}
 		w.in.Containers = slices.Insert(w.in.Containers, 0, c)
+		if w.hooks[a.Name] {
+			w.in.Hooked[c.ID] = true
+		}
 	case lifecycle.Kill:
 		if i := at(a.ID); !w.slow[a.Name] || a.Grace == 0 {
 			w.end(i, 143)
@@ -301,6 +311,18 @@ func (w *world) exit(name string, code int32) error {
 		}
 	}
 	return fmt.Errorf("no running container %s", name)
+}
+
+// hook begins or ends the hook of a container, of the next one to start if
+// none runs.
+func (w *world) hook(runs bool, name string) error {
+	if runs {
+		w.hooks[name] = true
+		return nil
+	}
+	delete(w.hooks, name)
+	clear(w.in.Hooked)
+	return w.settle()
 }
 
 func (w *world) probe(name, what string) error {

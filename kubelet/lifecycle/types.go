@@ -73,6 +73,9 @@ type Input struct {
 	// Probes are by container id. A container that is missing has not been
 	// looked at yet.
 	Probes map[string]Probes
+	// Hooked are the containers, by id, whose postStart hook has not ended:
+	// they run, and they have not started yet.
+	Hooked map[string]bool
 	// Gone means that the API has no such pod any more.
 	Gone bool
 	// Busy means that earlier actions other than kills are still being done.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -136,7 +137,7 @@ func pick(pod *corev1.Pod, containers []lifecycle.Container, name string, previo
 		return found[0], nil
 	}
 	reason := lifecycle.ReasonContainerCreating
-	for _, st := range append(append([]corev1.ContainerStatus{}, pod.Status.ContainerStatuses...), pod.Status.InitContainerStatuses...) {
+	for _, st := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if st.Name == name && st.State.Waiting != nil {
 			reason = st.State.Waiting.Reason
 		}

@@ -24,6 +24,9 @@ type ContainerInput struct {
 	Env      *Env
 	Mounts   []*runtimeapi.Mount
 	Node     Node
+	// Target is the id of the container whose processes this one sees, as
+	// an ephemeral container may wish.
+	Target string
 }
 
 // MakeContainer renders a container. Its errors are the user's: they become
@@ -33,6 +36,9 @@ func MakeContainer(in ContainerInput) (*runtimeapi.ContainerConfig, error) {
 	sc, err := containerSecurity(in.Pod, c, in.User, in.Node.SeccompRoot)
 	if err != nil {
 		return nil, err
+	}
+	if in.Target != "" {
+		sc.NamespaceOptions.Pid, sc.NamespaceOptions.TargetId = runtimeapi.NamespaceMode_TARGET, in.Target
 	}
 	cfg := &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: uint32(in.Attempt)},

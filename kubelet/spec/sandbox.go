@@ -118,11 +118,9 @@ func linuxSandbox(pod *corev1.Pod, n Node) *runtimeapi.LinuxPodSandboxConfig {
 
 // privileged reports whether any container is: then the sandbox must be.
 func privileged(pod *corev1.Pod) bool {
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if s := list[i].SecurityContext; s != nil && s.Privileged != nil && *s.Privileged {
-				return true
-			}
+	for c := range Containers(pod) {
+		if s := c.SecurityContext; s != nil && s.Privileged != nil && *s.Privileged {
+			return true
 		}
 	}
 	return false

@@ -57,7 +57,7 @@ func seccomp(root string, profiles ...*corev1.SeccompProfile) *runtimeapi.Securi
 			if p.LocalhostProfile != nil {
 				return &runtimeapi.SecurityProfile{
 					ProfileType:  runtimeapi.SecurityProfile_Localhost,
-					LocalhostRef: filepath.Join(root, "seccomp", filepath.Clean("/"+*p.LocalhostProfile)),
+					LocalhostRef: filepath.Join(root, filepath.Clean("/"+*p.LocalhostProfile)),
 				}
 			}
 		default:

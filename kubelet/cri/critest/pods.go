@@ -241,7 +241,23 @@ func (r *Runtime) ContainerStatus(_ context.Context, q *runtimeapi.ContainerStat
 }
 
 // ExecSync implements the runtime service.
-func (r *Runtime) ExecSync(_ context.Context, q *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+func (r *Runtime) ExecSync(ctx context.Context, q *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	for tick := time.NewTicker(time.Millisecond); len(q.Cmd) == 2 && q.Cmd[0] == "await"; {
+		if resp, err := r.execSync(&runtimeapi.ExecSyncRequest{ContainerId: q.ContainerId, Cmd: []string{"has", q.Cmd[1]}}); err != nil || resp.ExitCode == 0 {
+			tick.Stop()
+			return resp, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	return r.execSync(q)
+}
+
+func (r *Runtime) execSync(q *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.containers[q.ContainerId]

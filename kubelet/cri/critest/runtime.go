@@ -27,8 +27,8 @@ import (
 //	stubborn      runs until it is killed
 //	exit N        ends at once with code N
 //
-// ExecSync knows true, false and "has NAME", which succeeds while the file
-// of that name was put with [Runtime.Put].
+// ExecSync knows true, false, "has NAME", which succeeds while the file of
+// that name was put with [Runtime.Put], and "await NAME", which waits for it.
 type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
