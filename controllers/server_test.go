@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -34,6 +36,7 @@ import (
 	"skein.dev/skein/api/role"
 	"skein.dev/skein/apiserver"
 	"skein.dev/skein/apiserver/kinds"
+	"skein.dev/skein/apiserver/registry"
 	"skein.dev/skein/apiserver/storage/memstore"
 	"skein.dev/skein/controllers"
 	"skein.dev/skein/sched"
@@ -185,7 +188,7 @@ func (m *mesh) components() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM})
+	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM, Serves: served})
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -208,6 +211,11 @@ func (m *mesh) components() {
 	})
 }
 
+// served are the kinds that the test's server declares.
+func served(gr schema.GroupResource) bool {
+	return slices.ContainsFunc(kinds.All(), func(k registry.Kind) bool { return k.Resource.GroupResource() == gr })
+}
+
 func (m *mesh) node(name string) {
 	m.Helper()
 	n, err := m.admin.CoreV1().Nodes().Create(m.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{
@@ -228,6 +236,9 @@ func (m *mesh) node(name string) {
 	m.members.set(member.Name(name), member.Alive)
 }
 
+// endsAs is the annotation that tells a test's kubelet how a pod ends.
+const endsAs = "test/ends-as"
+
 // kubelets make bound pods ready and let deleted ones end, on living peers.
 func (m *mesh) kubelets() {
 	m.background(func(ctx context.Context) error {
@@ -241,6 +252,11 @@ func (m *mesh) kubelets() {
 				}
 				if p.DeletionTimestamp != nil {
 					_ = client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
+					continue
+				}
+				if p.Status.Phase == corev1.PodRunning && p.Annotations[endsAs] != "" {
+					p.Status.Phase = corev1.PodPhase(p.Annotations[endsAs])
+					_, _ = client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, p, metav1.UpdateOptions{})
 					continue
 				}
 				if p.Status.Phase != corev1.PodPending {

@@ -261,7 +261,9 @@ func TestJobsEnd(t *testing.T) {
 
 func TestAReplacedIndexCarriesItsFailures(t *testing.T) {
 	mode, one, nine := batchv1.IndexedCompletion, int32(1), int32(9)
-	w := newWorld(t, func(s *batchv1.JobSpec) { s.CompletionMode, s.BackoffLimitPerIndex, s.Completions, s.BackoffLimit = &mode, &nine, &one, new(int32(100)) })
+	w := newWorld(t, func(s *batchv1.JobSpec) {
+		s.CompletionMode, s.BackoffLimitPerIndex, s.Completions, s.BackoffLimit = &mode, &nine, &one, new(int32(100))
+	})
 	w.ends = func(*corev1.Pod) corev1.PodPhase { return corev1.PodFailed }
 	w.run()
 	if w.n != 10 || w.job.Status.Failed != 10 {

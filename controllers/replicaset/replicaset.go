@@ -14,7 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	appslisters "k8s.io/client-go/listers/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/component"
@@ -22,10 +23,25 @@ import (
 	"skein.dev/skein/controllers/run"
 )
 
-// Controller reconciles ReplicaSets.
+// Store reads and writes the sets of one kind. ReplicationControllers are
+// older ReplicaSets, so they run on the same code, seen as ReplicaSets.
+type Store interface {
+	Kind() schema.GroupVersionKind
+	// Get returns the set as a ReplicaSet and as it is, for Events.
+	Get(namespace, name string) (*appsv1.ReplicaSet, runtime.Object, error)
+	// Live reads the set from the API.
+	Live(ctx context.Context, namespace, name string) (metav1.Object, error)
+	// WriteStatus writes the status to the set that Get returned.
+	WriteStatus(ctx context.Context, set runtime.Object, status appsv1.ReplicaSetStatus) error
+	// Selecting are the keys of the sets that select an orphan.
+	Selecting(*corev1.Pod) []run.Key
+}
+
+// Controller reconciles the sets of a store.
 type Controller struct {
 	kit    component.Kit
-	sets   appslisters.ReplicaSetLister
+	store  Store
+	sets   cache.SharedIndexInformer // with run.IndexByOwner
 	pods   cache.SharedIndexInformer
 	ledger *run.Ledger
 }
@@ -33,45 +49,38 @@ type Controller struct {
 // New takes its informers from kit.
 func New(kit component.Kit) (run.Controller, error) {
 	sets := kit.Informers.Apps().V1().ReplicaSets()
+	return For(kit, "replicaset-controller", "replicasets.apps/status", sets.Informer(), store{kit: kit, sets: sets.Lister()})
+}
+
+// For makes the controller of a store's sets, which inf delivers.
+func For(kit component.Kit, name, writes string, inf cache.SharedIndexInformer, s Store) (run.Controller, error) {
 	podInf := kit.Informers.Core().V1().Pods().Informer()
-	if err := run.IndexByOwner(podInf); err != nil {
-		return run.Controller{}, err
+	for _, i := range []cache.SharedIndexInformer{inf, podInf} {
+		if err := run.IndexByOwner(i); err != nil {
+			return run.Controller{}, err
+		}
 	}
-	if err := run.IndexByOwner(sets.Informer()); err != nil {
-		return run.Controller{}, err
-	}
-	c := &Controller{kit: kit, sets: sets.Lister(), pods: podInf, ledger: run.NewLedger(podInf)}
+	c := &Controller{kit: kit, store: s, sets: inf, pods: podInf, ledger: run.NewLedger(podInf)}
 	return run.Controller{
-		Name: "replicaset-controller",
+		Name: name,
 		Reads: []run.Source{
-			{Informer: sets.Informer()},
-			{Informer: podInf, Keys: c.keysOfPod, Changed: pods.Changed},
+			{Informer: inf},
+			{Informer: podInf, Keys: pods.OwnerOr(s.Kind().Kind, s.Selecting), Changed: pods.Changed},
 		},
-		Writes:    []string{"pods", "replicasets.apps/status"},
+		Writes:    []string{"pods", writes},
 		Workers:   4,
 		Reconcile: c.reconcile,
 		Reset:     c.ledger.Reset,
 	}, nil
 }
 
-// keysOfPod is the pod's owner, or for an orphan every set that may adopt it.
-func (c *Controller) keysOfPod(obj any) []run.Key {
-	return pods.OwnerOr("ReplicaSet", func(p *corev1.Pod) []run.Key {
-		sets, err := c.sets.GetPodReplicaSets(p)
-		if err != nil { // none selects it
-			return nil
-		}
-		return run.KeysOf(sets)
-	})(obj)
-}
-
 func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration, error) {
-	rs, err := c.sets.ReplicaSets(key.Namespace).Get(key.Name)
+	rs, obj, err := c.store.Get(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read replicaset: %w", err)
+		return 0, fmt.Errorf("read set: %w", err)
 	}
 	if !c.ledger.Settled(key) {
 		return run.Unsettled, nil
@@ -87,23 +96,32 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	active, terminating := split(all)
 	var manageErr error
 	if rs.DeletionTimestamp == nil {
-		manageErr = c.manage(ctx, key, rs, active)
+		manageErr = c.manage(ctx, key, set{rs, obj}, active)
 	}
 	now := time.Now()
 	status, after := Status(rs, active, terminating, now, manageErr)
-	if err := c.updateStatus(ctx, rs, status); err != nil {
-		return 0, err
+	if c.store.Kind().Kind != "ReplicaSet" { // the older kind has no such field
+		status.TerminatingReplicas = nil
+	}
+	if !equality.Semantic.DeepEqual(rs.Status, status) {
+		if err := c.store.WriteStatus(ctx, obj, status); err != nil && !apierrors.IsNotFound(err) {
+			return 0, fmt.Errorf("update status: %w", err)
+		}
 	}
 	return after, manageErr
 }
 
 func (c *Controller) claimer(rs *appsv1.ReplicaSet) pods.Claimer {
 	return pods.Claimer{
-		Client: c.kit.Client.CoreV1(), Informer: c.pods, Kind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),
-		Live: func(ctx context.Context) (metav1.Object, error) {
-			return c.kit.Client.AppsV1().ReplicaSets(rs.Namespace).Get(ctx, rs.Name, metav1.GetOptions{})
-		},
+		Client: c.kit.Client.CoreV1(), Informer: c.pods, Kind: c.store.Kind(),
+		Live: func(ctx context.Context) (metav1.Object, error) { return c.store.Live(ctx, rs.Namespace, rs.Name) },
 	}
+}
+
+// set is one in both its forms.
+type set struct {
+	*appsv1.ReplicaSet
+	obj runtime.Object
 }
 
 func split(all []*corev1.Pod) (active, terminating []*corev1.Pod) {
@@ -119,8 +137,8 @@ func split(all []*corev1.Pod) (active, terminating []*corev1.Pod) {
 }
 
 // manage makes or deletes pods until their number is right.
-func (c *Controller) manage(ctx context.Context, key run.Key, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
-	diff := len(active) - int(wanted(rs))
+func (c *Controller) manage(ctx context.Context, key run.Key, rs set, active []*corev1.Pod) error {
+	diff := len(active) - int(wanted(rs.ReplicaSet))
 	if diff < 0 {
 		return pods.Burst(-diff, func() error { return c.create(ctx, key, rs) })
 	}
@@ -128,7 +146,7 @@ func (c *Controller) manage(ctx context.Context, key run.Key, rs *appsv1.Replica
 		return nil
 	}
 	near := map[string]int{}
-	for _, p := range c.related(rs) {
+	for _, p := range c.related(rs.ReplicaSet) {
 		near[p.Spec.NodeName]++
 	}
 	pods.SortForDeletion(active, near, time.Now())
@@ -145,7 +163,7 @@ func (c *Controller) manage(ctx context.Context, key run.Key, rs *appsv1.Replica
 func (c *Controller) related(rs *appsv1.ReplicaSet) []*corev1.Pod {
 	sets := []*appsv1.ReplicaSet{rs}
 	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
-		for _, o := range run.ControlledBy(c.kit.Informers.Apps().V1().ReplicaSets().Informer(), ref.UID) {
+		for _, o := range run.ControlledBy(c.sets, ref.UID) {
 			if s, ok := o.(*appsv1.ReplicaSet); ok && s.UID != rs.UID {
 				sets = append(sets, s)
 			}
@@ -162,22 +180,22 @@ func (c *Controller) related(rs *appsv1.ReplicaSet) []*corev1.Pod {
 	return out
 }
 
-func (c *Controller) create(ctx context.Context, key run.Key, rs *appsv1.ReplicaSet) error {
-	pod := pods.FromTemplate(rs, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), &rs.Spec.Template)
+func (c *Controller) create(ctx context.Context, key run.Key, rs set) error {
+	pod := pods.FromTemplate(rs, c.store.Kind(), &rs.Spec.Template)
 	made, err := c.kit.Client.CoreV1().Pods(rs.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			return nil
 		}
-		c.kit.Recorder.Eventf(rs, nil, corev1.EventTypeWarning, "FailedCreate", "Create", "Error creating: %v", err)
+		run.Event(c.kit.Recorder, rs.obj, nil, "FailedCreate", "Error creating: %v", err)
 		return fmt.Errorf("create pod: %w", err)
 	}
 	c.ledger.Created(key, made)
-	c.kit.Recorder.Eventf(rs, made, corev1.EventTypeNormal, "SuccessfulCreate", "Create", "Created pod: %v", made.Name)
+	run.Event(c.kit.Recorder, rs.obj, made, "SuccessfulCreate", "Created pod: %v", made.Name)
 	return nil
 }
 
-func (c *Controller) delete(ctx context.Context, key run.Key, rs *appsv1.ReplicaSet, p *corev1.Pod) error {
+func (c *Controller) delete(ctx context.Context, key run.Key, rs set, p *corev1.Pod) error {
 	err := c.kit.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &p.UID},
 	})
@@ -185,24 +203,11 @@ func (c *Controller) delete(ctx context.Context, key run.Key, rs *appsv1.Replica
 		return nil
 	}
 	if err != nil {
-		c.kit.Recorder.Eventf(rs, nil, corev1.EventTypeWarning, "FailedDelete", "Delete", "Error deleting: %v", err)
+		run.Event(c.kit.Recorder, rs.obj, nil, "FailedDelete", "Error deleting: %v", err)
 		return fmt.Errorf("delete pod %s: %w", p.Name, err)
 	}
 	c.ledger.Deleted(key, p)
-	c.kit.Recorder.Eventf(rs, p, corev1.EventTypeNormal, "SuccessfulDelete", "Delete", "Deleted pod: %v", p.Name)
-	return nil
-}
-
-func (c *Controller) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, status appsv1.ReplicaSetStatus) error {
-	if equality.Semantic.DeepEqual(rs.Status, status) {
-		return nil
-	}
-	up := rs.DeepCopy()
-	up.Status = status
-	_, err := c.kit.Client.AppsV1().ReplicaSets(rs.Namespace).UpdateStatus(ctx, up, metav1.UpdateOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("update replicaset status: %w", err)
-	}
+	run.Event(c.kit.Recorder, rs.obj, p, "SuccessfulDelete", "Deleted pod: %v", p.Name)
 	return nil
 }
 
