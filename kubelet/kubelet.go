@@ -41,6 +41,8 @@ type Kubelet struct {
 	resolver spec.Resolver
 	memory   int64
 
+	admitting sync.Mutex // held while one pod is looked at
+
 	mu      sync.Mutex // guards the fields below
 	workers map[types.UID]*worker
 	begin   func(*worker) // runs a worker; nil before and after Run

@@ -41,6 +41,7 @@ type worker struct {
 	gone       bool
 	dirty      bool            // something that the pod refers to has changed
 	hooked     map[string]bool // container ids whose postStart hook runs
+	admitted   bool            // the node has said yes to the pod
 	sandboxes  []lifecycle.Sandbox
 	containers []lifecycle.Container
 }
@@ -55,7 +56,7 @@ type result struct {
 
 func newWorker(k *Kubelet, pod *corev1.Pod, orphan bool) *worker {
 	w := &worker{
-		k: k, uid: pod.UID, hooked: map[string]bool{}, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
+		k: k, uid: pod.UID, admitted: pod.Status.StartTime != nil, hooked: map[string]bool{}, machine: lifecycle.New(), orphan: orphan, pod: pod, gone: orphan,
 		signal: make(chan struct{}, 1), results: make(chan result),
 	}
 	w.poke()
@@ -85,6 +86,21 @@ func (w *worker) current() (*corev1.Pod, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.pod, w.gone
+}
+
+// standing is the pod and whether it takes room: the node has said yes to it
+// and the API still has it.
+func (w *worker) standing() (pod *corev1.Pod, admitted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod, w.admitted && !w.gone
+}
+
+// admit notes that the node has said yes.
+func (w *worker) admit() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.admitted = true
 }
 
 // objectChanged marks the worker if its pod refers to the object.
@@ -188,7 +204,7 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 		w.refreshAt = now
 	}
 	w.syncProbes(ctx, pod, sandboxes, containers)
-	in := w.input(pod, gone, sandboxes, containers)
+	in := w.input(ctx, pod, gone, sandboxes, containers)
 	plan := w.machine.Plan(in, now)
 	w.perform(ctx, pod, plan, sandboxes)
 	if plan.Clean && gone {
@@ -221,7 +237,7 @@ func (w *worker) adopt(containers []lifecycle.Container, now time.Time) {
 	}
 }
 
-func (w *worker) input(pod *corev1.Pod, gone bool, sandboxes []lifecycle.Sandbox, containers []lifecycle.Container) lifecycle.Input {
+func (w *worker) input(ctx context.Context, pod *corev1.Pod, gone bool, sandboxes []lifecycle.Sandbox, containers []lifecycle.Container) lifecycle.Input {
 	in := lifecycle.Input{
 		Pod: pod, Sandboxes: sandboxes, Containers: containers, Probes: w.probes.Results(), Gone: gone,
 		Hooked: w.hooks(), Busy: w.busy != nil, Runtime: w.k.node.runtimeName(), HostIPs: w.k.cfg.hostIPs(),
@@ -229,8 +245,10 @@ func (w *worker) input(pod *corev1.Pod, gone bool, sandboxes []lifecycle.Sandbox
 	if !w.k.cfg.Kit.Settled() && ownedBy(pod, "StatefulSet") {
 		in.HoldSandbox = "it must not run twice, and the cluster has not confirmed it yet"
 	}
-	if len(sandboxes) == 0 && len(containers) == 0 && pod.Status.StartTime == nil {
-		in.Rejected = w.k.admit(pod)
+	if len(sandboxes) > 0 || len(containers) > 0 || gone || pod.DeletionTimestamp != nil {
+		w.admit() // what runs has been let in before
+	} else {
+		in.Rejected = w.k.admit(ctx, w)
 	}
 	return in
 }
