@@ -86,10 +86,11 @@ func (s *Server) build() error {
 	if err := s.install(kinds); err != nil {
 		return err
 	}
+	s.short.learn(kinds)
 	if err := s.buildAggregator(cfg, kinds, crds); err != nil {
 		return fmt.Errorf("aggregator: %w", err)
 	}
-	s.handler = s.front(s.generic.Handler)
+	s.handler = roomy(s.front(s.generic.Handler))
 	return nil
 }
 

@@ -70,6 +70,9 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 	if err := s.register(agg, crds, cfg); err != nil {
 		return err
 	}
+	if err := s.short.follow(agg.APIRegistrationInformers.Apiregistration().V1().APIServices().Informer()); err != nil {
+		return err
+	}
 	prepared, err := agg.PrepareRun()
 	if err != nil {
 		return err

@@ -32,6 +32,7 @@ type Server struct {
 	resources map[string]*registry.Resource // by "group/resource"
 	generic   *genericapiserver.GenericAPIServer
 	handler   http.Handler // the whole chain
+	short     shortcut
 	tokens    *authn.Tokens
 	bearer    authenticator.Token
 	rbac      *authz.RBAC
