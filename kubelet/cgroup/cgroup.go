@@ -76,6 +76,21 @@ func (t *Tree) Unified() bool {
 	return !slices.ContainsFunc(t.hierarchies, func(h hierarchy) bool { return !h.unified })
 }
 
+// Lacks returns which of the controllers no hierarchy offers.
+func (t *Tree) Lacks(controllers ...string) []string {
+	return slices.DeleteFunc(controllers, func(c string) bool {
+		return slices.ContainsFunc(t.hierarchies, func(h hierarchy) bool { return h.offers(c) })
+	})
+}
+
+func (h hierarchy) offers(controller string) bool {
+	if !h.unified {
+		return slices.Contains(h.controllers, controller)
+	}
+	b, err := os.ReadFile(filepath.Join(h.dir, "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(b)), controller)
+}
+
 // Ensure makes the cgroup at path (as the runtime is told it, root included)
 // and its parents in every hierarchy, and sets its limits.
 func (t *Tree) Ensure(path string, l Limits) error {

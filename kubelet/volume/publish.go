@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // file is one file of a volume.
 type file struct {
-	data []byte
-	mode os.FileMode
+	data  []byte
+	mode  os.FileMode
+	owner *int64 // nil is root
 }
 
 // files are by path below the volume.
@@ -97,13 +99,19 @@ func same(dir string, f files, group *int64) bool {
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(have, want.data) || info.Mode().Perm() != groupMode(want.mode, group) {
+		if !bytes.Equal(have, want.data) || info.Mode().Perm() != groupMode(want.mode, group) || !ownedBy(info, want.owner) {
 			return fs.ErrInvalid
 		}
 		seen++
 		return nil
 	})
 	return err == nil && seen == len(f)
+}
+
+// ownedBy reports whether a file is the owner's.
+func ownedBy(info fs.FileInfo, owner *int64) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return owner == nil || ok && int64(st.Uid) == *owner
 }
 
 // groupMode lets the pod's group read what the owner may.
@@ -126,16 +134,22 @@ func fill(set string, f files, group *int64) error {
 		if err := os.WriteFile(full, f[p].data, 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", p, err)
 		}
-		if group != nil {
-			if err := os.Lchown(full, -1, int(*group)); err != nil {
-				return fmt.Errorf("give %s to its group: %w", p, err)
-			}
+		if err := os.Lchown(full, orKeep(f[p].owner), orKeep(group)); err != nil {
+			return fmt.Errorf("give %s away: %w", p, err)
 		}
 		if err := os.Chmod(full, groupMode(f[p].mode, group)); err != nil {
 			return fmt.Errorf("set mode of %s: %w", p, err)
 		}
 	}
 	return nil
+}
+
+// orKeep is an id as chown wants it.
+func orKeep(id *int64) int {
+	if id == nil {
+		return -1
+	}
+	return int(*id)
 }
 
 // links makes the visible names: one link a first path element.

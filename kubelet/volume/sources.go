@@ -54,7 +54,7 @@ func pick(data map[string][]byte, items []corev1.KeyToPath, m os.FileMode, optio
 	f := files{}
 	if len(items) == 0 {
 		for k, v := range data {
-			f[k] = file{v, m}
+			f[k] = file{data: v, mode: m}
 		}
 		return f, nil
 	}
@@ -70,7 +70,7 @@ func pick(data map[string][]byte, items []corev1.KeyToPath, m os.FileMode, optio
 		if it.Mode != nil {
 			fm = mode(it.Mode)
 		}
-		f[it.Path] = file{v, fm}
+		f[it.Path] = file{data: v, mode: fm}
 	}
 	return f, nil
 }
@@ -96,7 +96,7 @@ func (s *Set) downward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, m 
 		if err != nil {
 			return nil, fmt.Errorf("file %q: %w", it.Path, err)
 		}
-		f[it.Path] = file{[]byte(v), fm}
+		f[it.Path] = file{data: []byte(v), mode: fm}
 	}
 	return f, nil
 }
@@ -120,7 +120,7 @@ func (s *Set) projected(ctx context.Context, pod *corev1.Pod, volume string, p *
 			var again time.Time
 			var data []byte
 			data, again, err = s.token(ctx, pod, volume, src.ServiceAccountToken)
-			f = files{src.ServiceAccountToken.Path: {data, m}}
+			f = files{src.ServiceAccountToken.Path: tokenFile(pod, data, m)}
 			if !again.IsZero() && (next.IsZero() || again.Before(next)) {
 				next = again
 			}

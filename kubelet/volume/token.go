@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"skein.dev/skein/kubelet/spec"
 )
 
 // tokenKey names one token of a pod.
@@ -81,6 +83,35 @@ func (s *Set) token(ctx context.Context, pod *corev1.Pod, volume string, p *core
 	s.tokens[key] = have
 	s.mu.Unlock()
 	return have.value, have.renew, nil
+}
+
+// tokenFile shows a token to who runs in the pod and to nobody else, where
+// that is one user or the pod has a group (KEP-1205).
+func tokenFile(pod *corev1.Pod, data []byte, m os.FileMode) file {
+	owner := onlyUser(pod)
+	if owner != nil || fsGroup(pod) != nil {
+		m = 0o600
+	}
+	return file{data: data, mode: m, owner: owner}
+}
+
+// onlyUser is the user of all containers of a pod, if it is one and known.
+func onlyUser(pod *corev1.Pod) *int64 {
+	var only *int64
+	for c := range spec.Containers(pod) {
+		var user *int64
+		if sc := pod.Spec.SecurityContext; sc != nil {
+			user = sc.RunAsUser
+		}
+		if sc := c.SecurityContext; sc != nil && sc.RunAsUser != nil {
+			user = sc.RunAsUser
+		}
+		if user == nil || only != nil && *only != *user {
+			return nil
+		}
+		only = user
+	}
+	return only
 }
 
 // readToken finds a token that an earlier life of the kubelet wrote; what is
