@@ -180,13 +180,28 @@ func (h hinted) Hint() string { return h.hint }
 
 func withHint(err error, hint string) error { return hinted{err, hint} }
 
-// printError writes err as one line, and a second one with the hint if some
-// error in the chain has one.
+// printError writes err as one line, and one more for each hint in its chain.
 func printError(w io.Writer, err error) {
 	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	_, _ = fmt.Fprintf(w, "skein: %s\n", line)
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		_, _ = fmt.Fprintf(w, "hint: %s\n", h.Hint())
+	for _, hint := range hints(err) {
+		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
 	}
+}
+
+// hints are those of err, or else those of what it wraps.
+func hints(err error) []string {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree by itself
+	case interface{ Hint() string }:
+		return []string{e.Hint()}
+	case interface{ Unwrap() error }:
+		return hints(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var out []string
+		for _, part := range e.Unwrap() {
+			out = append(out, hints(part)...)
+		}
+		return out
+	}
+	return nil
 }

@@ -3,33 +3,39 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
-	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"skein.dev/skein/kubelet/cgroup"
+	"skein.dev/skein/network"
 )
 
 // checkKernel fails with one clear error if the kernel lacks what a peer
 // cannot do without.
 func checkKernel() error {
-	raw, err := os.ReadFile("/proc/filesystems")
+	return errors.Join(checkOverlay(), network.Check(), checkCgroups())
+}
+
+// checkOverlay asks for the file system, which loads its module if it can.
+func checkOverlay() error {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("list the kernel's file systems: %w", err)
+		return hinted{fmt.Errorf("the kernel has no overlay file system, which images need: %w", err), "load it with `modprobe overlay`"}
 	}
-	if !strings.Contains(string(raw), "\toverlay\n") {
-		if _, err := os.Stat("/sys/module/overlay"); err != nil {
-			return hinted{errors.New("the kernel has no overlay file system, which images need"), "load it with `modprobe overlay`"}
+	return unix.Close(fd)
+}
+
+func checkCgroups() error {
+	tree, err := cgroup.Open("/")
+	if err != nil {
+		return hinted{err, "mount cgroup2 at /sys/fs/cgroup"}
+	}
+	if lacks := tree.Lacks("cpu", "memory", "pids"); len(lacks) > 0 {
+		return hinted{
+			fmt.Errorf("no mounted cgroup hierarchy offers %s, which limit pods", strings.Join(lacks, ", ")),
+			"boot with the controllers on (`cgroup_enable=memory`), or mount them",
 		}
-	}
-	c, err := nftables.New()
-	if err == nil {
-		_, err = c.ListTables()
-	}
-	if err != nil {
-		return hinted{fmt.Errorf("the kernel has no nftables, which services need: %w", err), "load it with `modprobe nf_tables`"}
-	}
-	if _, err := os.Stat("/sys/fs/cgroup"); err != nil {
-		return fmt.Errorf("the kernel's cgroups are not mounted: %w", err)
 	}
 	return nil
 }

@@ -27,6 +27,22 @@ func Do(path string, fn func() error) error {
 	return <-done
 }
 
+// Fresh runs fn in a network namespace of its own, which ends with the call.
+func Fresh(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // not unlocked on purpose, as in Do
+		h, err := netns.New()
+		if err != nil {
+			done <- fmt.Errorf("make network namespace: %w", err)
+			return
+		}
+		defer h.Close()
+		done <- fn()
+	}()
+	return <-done
+}
+
 func enter(path string, fn func() error) error {
 	h, err := netns.GetFromPath(path)
 	if err != nil {

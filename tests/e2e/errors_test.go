@@ -133,3 +133,19 @@ func TestAnImageThatDoesNotExistIsToldInThePod(t *testing.T) {
 		t.Errorf("kubectl get shows %s", line)
 	}
 }
+
+// The machine of this test has its memory controller hidden, as a Raspberry
+// Pi's is until it boots with cgroup_enable=memory. What a kernel without
+// nftables or overlayfs gets is in tests/vm, where there is such a kernel.
+func TestAMissingKernelFeatureIsNamedAndNothingIsMade(t *testing.T) {
+	healthy(t)
+	dir := t.TempDir()
+	hidden := "for m in /sys/fs/cgroup/*memory*; do umount -l $m; done; " // /proc/self/mountinfo no longer has it
+	said := refused(t, "lab", "exec", "p1", "--", "unshare", "-m", "--propagation", "private", "sh", "-ec",
+		hidden+"exec "+lab.bin+" up --detach --name p9 --address 198.18.0.11 --port 7443 --node-port 7250 --guard-port 7444"+
+			" --data-dir "+dir+"/d --state-dir "+dir+"/s --kubeconfig-out "+dir+"/k")
+	wantWords(t, said, "no mounted cgroup hierarchy offers memory", "cgroup_enable=memory")
+	if left, err := filepath.Glob(filepath.Join(dir, "*", "*")); err != nil || len(left) > 0 {
+		t.Errorf("a refused peer left %v (%v)", left, err)
+	}
+}

@@ -170,3 +170,17 @@ func TestVMPeerRunsAnApplicationOnCgroupV2(t *testing.T) {
 	}
 	boot(t, g)
 }
+
+// A kernel without what a peer needs is told so in one line for each, and
+// nothing is made.
+func TestVMAKernelWithoutWhatAPeerNeedsIsRefused(t *testing.T) {
+	g := newGuest(t)
+	skein := program(t)
+	g.Modules = nil
+	g.Fill = func(r *vm.Tree) { r.File("bin/skein", skein) }
+	g.Steps = []vm.Step{
+		{Name: "up", Script: "ip link set lo up; if skein up --detach --name guest --address 127.0.0.1 2>said; then false; fi; cat said; " +
+			"for m in overlay nf_tables veth vxlan; do grep -q \"modprobe $m\" said; done; [ $(grep -c ^skein: said) = 1 ]; [ ! -e /var/lib/skein ]"},
+	}
+	boot(t, g)
+}
