@@ -93,7 +93,11 @@ func PersistentVolume(v *corev1.PersistentVolume) {
 	set(&v.Spec.PersistentVolumeReclaimPolicy, corev1.PersistentVolumeReclaimRetain)
 	point(&v.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
 	resourceList(v.Spec.Capacity)
-	s := &v.Spec.PersistentVolumeSource
+	volumeSource(&v.Spec.PersistentVolumeSource)
+}
+
+// volumeSource defaults the in-tree sources of persistent volumes.
+func volumeSource(s *corev1.PersistentVolumeSource) {
 	switch {
 	case s.HostPath != nil:
 		point(&s.HostPath.Type, corev1.HostPathUnset)

@@ -12,6 +12,11 @@ func All() []registry.Kind {
 		Role(), ClusterRole(), RoleBinding(), ClusterRoleBinding(),
 		Job(), CronJob(), ReplicationController(), ControllerRevision(), PodTemplate(),
 		PersistentVolume(), PersistentVolumeClaim(), LimitRange(), ResourceQuota(), HorizontalPodAutoscaler(),
+		NetworkPolicy(), Ingress(), IngressClass(), IPAddress(), ServiceCIDR(), RuntimeClass(),
+		CSIDriver(), CSINode(), CSIStorageCapacity(), VolumeAttachment(), VolumeAttributesClass(),
+		CertificateSigningRequest(),
+		ValidatingWebhookConfiguration(), MutatingWebhookConfiguration(),
+		ValidatingAdmissionPolicy(), ValidatingAdmissionPolicyBinding(), MutatingAdmissionPolicy(), MutatingAdmissionPolicyBinding(),
 		Peer(),
 	}
 }

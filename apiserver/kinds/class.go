@@ -58,14 +58,29 @@ func StorageClass() registry.Kind {
 				age(c.CreationTimestamp),
 			}
 		}),
+		Marked:  effective("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"),
 		Default: defaults(defaulting.StorageClass),
 		Strategy: rules[*storagev1.StorageClass]{
 			validate: validation.StorageClass,
 			validateUpdate: func(c, old *storagev1.StorageClass) field.ErrorList {
 				return append(validation.StorageClass(c), validation.StorageClassUpdate(c, old)...)
 			},
+			warn: warnTopologies,
 		}.strategy(),
 	}
+}
+
+// warnTopologies warns of labels of nodes that have new names.
+func warnTopologies(c, _ *storagev1.StorageClass) (warnings []string) {
+	for i, t := range c.AllowedTopologies {
+		for j, e := range t.MatchLabelExpressions {
+			if text, ok := replacedLabel(e.Key); ok {
+				at := field.NewPath("allowedTopologies").Index(i).Child("matchLabelExpressions").Index(j).Child("key")
+				warnings = append(warnings, at.String()+": "+text)
+			}
+		}
+	}
+	return warnings
 }
 
 // PodDisruptionBudget declares disruption budgets.

@@ -78,6 +78,9 @@ func divide[T object](k *registry.Kind, counted bool, spec, status rules[T]) {
 	}
 	status.update = func(o, old T) {
 		part(o, "Spec").Set(part(old, "Spec"))
+		if status.keepsMeta {
+			metav1.ResetObjectMetaForStatus(o, old)
+		}
 		if change != nil {
 			change(o, old)
 		}

@@ -36,10 +36,17 @@ type rules[T runtime.Object] struct {
 	warn         func(obj, old T) []string
 	putCreates   bool
 	needsVersion bool
+	// keepsMeta is for statuses whose writers change no metadata.
+	keepsMeta bool
+	// reset are further fields that the strategy keeps (registry.Strategy.Reset).
+	reset []string
 }
 
 func (r rules[T]) strategy() registry.Strategy {
-	s := registry.Strategy{CreateOnUpdate: r.putCreates, NeedsVersion: r.needsVersion}
+	s := registry.Strategy{CreateOnUpdate: r.putCreates, NeedsVersion: r.needsVersion, Reset: r.reset}
+	if r.keepsMeta {
+		s.Reset = append(s.Reset, "metadata")
+	}
 	if r.create != nil {
 		s.PrepareCreate = func(_ context.Context, o runtime.Object) { r.create(o.(T)) }
 	}

@@ -40,6 +40,9 @@ type Kind struct {
 	// NameInRow says that Columns and Row have the name themselves, where it
 	// does not come first (events).
 	NameInRow bool
+	// Marked returns the names among some objects that are shown as the
+	// default of their kind.
+	Marked func(objs []runtime.Object) map[string]bool
 
 	// Select returns the selectable fields beside metadata.name and
 	// metadata.namespace.
@@ -60,6 +63,9 @@ type Kind struct {
 	// Grace decides how many seconds of grace a deletion gets; nil: the kind
 	// is deleted at once. It returns false if the object may go now.
 	Grace func(ctx context.Context, obj runtime.Object, options *metav1.DeleteOptions) bool
+	// Subresources are further strategies of the same object by the names of
+	// their paths (certificatesigningrequests/approval).
+	Subresources map[string]*Strategy
 	// Finalize marks kinds that are deleted in two steps by a finalizer of
 	// their own spec (namespaces).
 	Finalize *Strategy
@@ -92,6 +98,9 @@ type Strategy struct {
 	// mandatory in PUT.
 	CreateOnUpdate bool
 	NeedsVersion   bool
+	// Reset are the paths of further fields, joined by dots, that the strategy
+	// does not let users set, for server-side apply.
+	Reset []string
 }
 
 // Scale maps a kind to autoscaling/v1 Scale.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -33,7 +34,11 @@ func newStrategy(typer runtime.ObjectTyper, k *Kind, rules *Strategy, reset ...s
 		s.reset = fieldpath.NewSet()
 	}
 	for _, f := range reset {
-		s.reset.Insert(fieldpath.MakePathOrDie(f))
+		var path []any
+		for name := range strings.SplitSeq(f, ".") {
+			path = append(path, name)
+		}
+		s.reset.Insert(fieldpath.MakePathOrDie(path...))
 	}
 	return s
 }

@@ -29,6 +29,7 @@ func (t table) ConvertToTable(_ context.Context, object, options runtime.Object)
 		})
 		return nil
 	}
+	defer t.mark(out)
 	if meta.IsListType(object) {
 		if err := meta.EachListItem(object, add); err != nil {
 			return nil, err
@@ -45,6 +46,23 @@ func (t table) ConvertToTable(_ context.Context, object, options runtime.Object)
 		out.ColumnDefinitions = t.columns()
 	}
 	return out, nil
+}
+
+// mark names the defaults of a kind among the rows.
+func (t table) mark(out *metav1.Table) {
+	if t.kind.Marked == nil {
+		return
+	}
+	var all []runtime.Object
+	for i := range out.Rows {
+		all = append(all, out.Rows[i].Object.Object)
+	}
+	names := t.kind.Marked(all)
+	for i := range out.Rows {
+		if name, ok := out.Rows[i].Cells[0].(string); ok && names[name] {
+			out.Rows[i].Cells[0] = name + " (default)"
+		}
+	}
 }
 
 func (t table) cells(obj runtime.Object, m metav1.Object) []any {
