@@ -5,9 +5,11 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"skein.dev/skein/controllers/clusterrole"
 	"skein.dev/skein/controllers/cronjob"
 	"skein.dev/skein/controllers/daemonset"
 	"skein.dev/skein/controllers/deployment"
+	"skein.dev/skein/controllers/disruption"
 	"skein.dev/skein/controllers/endpoints"
 	"skein.dev/skein/controllers/endpointslice"
 	"skein.dev/skein/controllers/gc"
@@ -15,8 +17,10 @@ import (
 	"skein.dev/skein/controllers/namespace"
 	"skein.dev/skein/controllers/nodelifecycle"
 	"skein.dev/skein/controllers/podgc"
+	"skein.dev/skein/controllers/protection"
 	"skein.dev/skein/controllers/replicaset"
 	"skein.dev/skein/controllers/replicationcontroller"
+	"skein.dev/skein/controllers/resourcequota"
 	"skein.dev/skein/controllers/run"
 	"skein.dev/skein/controllers/serviceaccount"
 	"skein.dev/skein/controllers/statefulset"
@@ -62,6 +66,11 @@ func (c *Config) makers() []maker {
 		{"cronjob-controller", "jobs.batch cronjobs.batch", func() (run.Controller, error) { return cronjob.New(kit) }},
 		{"ttl-after-finished-controller", "jobs.batch", func() (run.Controller, error) { return ttlafterfinished.New(kit) }},
 		{"replicationcontroller-controller", "replicationcontrollers", func() (run.Controller, error) { return replicationcontroller.New(kit) }},
+		{"resourcequota-controller", "resourcequotas", func() (run.Controller, error) { return resourcequota.New(kit, c.Metadata, c.Serves) }},
+		{"disruption-controller", "poddisruptionbudgets.policy statefulsets.apps", func() (run.Controller, error) { return disruption.New(kit, c.Serves) }},
+		{"clusterrole-aggregation-controller", "clusterroles.rbac.authorization.k8s.io", func() (run.Controller, error) { return clusterrole.New(kit) }},
+		{"persistentvolumeclaim-protection-controller", "persistentvolumeclaims", func() (run.Controller, error) { return protection.NewClaims(kit) }},
+		{"persistentvolume-protection-controller", "persistentvolumes", func() (run.Controller, error) { return protection.NewVolumes(kit) }},
 	}
 	if c.Metadata != nil {
 		all = append(all,

@@ -138,10 +138,11 @@ func TestRealAPIStatefulPodOfALostPeerIsNotReplaced(t *testing.T) {
 	}
 	m.wait("the pod", func() bool { return len(m.running("app")) == 1 })
 	before := m.podsOf("app", "db")[0]
-	m.deploy("app", 3)
+	m.namespace("web")
+	m.deploy("web", 3)
 	m.members.set(member.Name(before.Spec.NodeName), member.Dead)
 	m.wait("the others have moved", func() bool {
-		return m.running("app")[before.Spec.NodeName] == 0 && len(m.podsOf("app", "hello")) == 3
+		return m.running("web")[before.Spec.NodeName] == 0 && len(m.podsOf("web", "hello")) == 3
 	})
 	after, err := m.admin.CoreV1().Pods("app").Get(t.Context(), before.Name, metav1.GetOptions{})
 	if err != nil || after.UID != before.UID {

@@ -1,0 +1,222 @@
+// Package resourcequota tells in each quota's status how much of it is used.
+//
+// Its invariant: it only gives back. What is taken is booked by admission
+// before the object exists; a recount is made when something has gone, when
+// the quota changed, and now and then for what was booked in vain.
+package resourcequota
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	quota "k8s.io/apiserver/pkg/quota/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/cache"
+
+	"skein.dev/skein/api/component"
+	"skein.dev/skein/controllers/run"
+)
+
+const (
+	// recount is how often what was booked in vain is found.
+	recount = 5 * time.Minute
+	// distant is how often kinds are counted that no informer delivers.
+	distant = 20 * time.Second
+)
+
+// Controller reconciles ResourceQuotas.
+type Controller struct {
+	kit      component.Kit
+	meta     metadata.Interface // nil: only kinds with an informer are counted
+	quotas   corelisters.ResourceQuotaLister
+	pods     corelisters.PodLister
+	services corelisters.ServiceLister
+	claims   corelisters.PersistentVolumeClaimLister // nil: not served
+	others   map[string]cache.SharedIndexInformer    // by "resource.group"
+}
+
+// New takes its informers from kit; serves tells which kinds there are.
+func New(kit component.Kit, md metadata.Interface, serves func(schema.GroupResource) bool) (run.Controller, error) {
+	core := kit.Informers.Core().V1()
+	c := &Controller{
+		kit: kit, meta: md, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(),
+		others: map[string]cache.SharedIndexInformer{},
+	}
+	reads := []run.Source{
+		{Informer: core.ResourceQuotas().Informer(), Changed: specChanged},
+		{Informer: core.Pods().Informer(), Keys: c.ifGone, Changed: podEnds},
+		{Informer: core.Services().Informer(), Keys: c.quotasOf, Changed: serviceChanged},
+	}
+	if serves(corev1.Resource("persistentvolumeclaims")) {
+		c.claims = core.PersistentVolumeClaims().Lister()
+		reads = append(reads, run.Source{Informer: core.PersistentVolumeClaims().Informer(), Keys: c.quotasOf, Changed: specChanged})
+	}
+	for _, gvr := range watched() {
+		if !serves(gvr.GroupResource()) {
+			continue
+		}
+		inf, err := kit.Informers.ForResource(gvr)
+		if err != nil {
+			return run.Controller{}, fmt.Errorf("watch %s: %w", gvr, err)
+		}
+		c.others[gvr.GroupResource().String()] = inf.Informer()
+		reads = append(reads, run.Source{Informer: inf.Informer(), Keys: c.quotasOf, Changed: never})
+	}
+	return run.Controller{
+		Name: "resourcequota-controller", Reads: reads, Writes: []string{"resourcequotas/status"}, Workers: 4, Reconcile: c.reconcile,
+	}, nil
+}
+
+// watched are the kinds whose informers run anyway.
+func watched() []schema.GroupVersionResource {
+	var out []schema.GroupVersionResource
+	for _, r := range []string{"configmaps", "secrets", "replicationcontrollers", "resourcequotas"} {
+		out = append(out, corev1.SchemeGroupVersion.WithResource(r))
+	}
+	for _, r := range []string{"deployments", "replicasets", "statefulsets", "daemonsets"} {
+		out = append(out, schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: r})
+	}
+	for _, r := range []string{"jobs", "cronjobs"} {
+		out = append(out, schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: r})
+	}
+	return out
+}
+
+func never(any, any) bool { return false }
+
+func specChanged(before, after any) bool {
+	if a, ok := before.(*corev1.ResourceQuota); ok {
+		b, ok := after.(*corev1.ResourceQuota)
+		return !ok || !equality.Semantic.DeepEqual(a.Spec, b.Spec) || !equality.Semantic.DeepEqual(b.Spec.Hard, b.Status.Hard)
+	}
+	a, ok := before.(*corev1.PersistentVolumeClaim)
+	b, ok2 := after.(*corev1.PersistentVolumeClaim)
+	return !ok || !ok2 || !equality.Semantic.DeepEqual(a.Spec, b.Spec)
+}
+
+func serviceChanged(before, after any) bool {
+	a, ok := before.(*corev1.Service)
+	b, ok2 := after.(*corev1.Service)
+	return !ok || !ok2 || a.Spec.Type != b.Spec.Type || len(a.Spec.Ports) != len(b.Spec.Ports)
+}
+
+func podEnds(before, after any) bool {
+	a, ok := before.(*corev1.Pod)
+	b, ok2 := after.(*corev1.Pod)
+	return !ok || !ok2 || a.Status.Phase != b.Status.Phase || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil)
+}
+
+// ifGone drops pods that have only just come: admission has booked them.
+func (c *Controller) ifGone(obj any) []run.Key {
+	p, ok := obj.(*corev1.Pod)
+	if ok && p.DeletionTimestamp == nil && charged(p, time.Now()) {
+		if _, err := c.pods.Pods(p.Namespace).Get(p.Name); err == nil {
+			return nil
+		}
+	}
+	return c.quotasOf(obj)
+}
+
+// quotasOf are the quotas of an object's namespace.
+func (c *Controller) quotasOf(obj any) []run.Key {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return nil
+	}
+	all, err := c.quotas.ResourceQuotas(m.GetNamespace()).List(labels.Everything())
+	if err != nil { // a lister over a store never fails
+		return nil
+	}
+	return run.KeysOf(all)
+}
+
+func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration, error) {
+	q, err := c.quotas.ResourceQuotas(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read quota: %w", err)
+	}
+	in, after, err := c.objects(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	used := Usage(q, in, time.Now())
+	if equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) && quota.Equals(used, q.Status.Used) {
+		return after, nil
+	}
+	up := q.DeepCopy()
+	up.Status = corev1.ResourceQuotaStatus{Hard: q.Spec.Hard.DeepCopy(), Used: used}
+	_, err = c.kit.Client.CoreV1().ResourceQuotas(q.Namespace).UpdateStatus(ctx, up, metav1.UpdateOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return 0, fmt.Errorf("update quota status: %w", err)
+	}
+	return after, nil
+}
+
+// objects collects what the quota may speak of.
+func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (Objects, time.Duration, error) {
+	in, after := Objects{Counts: map[string]int{}}, recount
+	var err error
+	if in.Pods, err = c.pods.Pods(q.Namespace).List(labels.Everything()); err != nil {
+		return in, 0, fmt.Errorf("list pods: %w", err)
+	}
+	if in.Services, err = c.services.Services(q.Namespace).List(labels.Everything()); err != nil {
+		return in, 0, fmt.Errorf("list services: %w", err)
+	}
+	if c.claims != nil {
+		if in.Claims, err = c.claims.PersistentVolumeClaims(q.Namespace).List(labels.Everything()); err != nil {
+			return in, 0, fmt.Errorf("list claims: %w", err)
+		}
+	}
+	for _, name := range counted(q) {
+		if inf, ok := c.others[name]; ok {
+			objs, err := inf.GetIndexer().ByIndex(cache.NamespaceIndex, q.Namespace)
+			if err != nil {
+				return in, 0, fmt.Errorf("count %s: %w", name, err)
+			}
+			in.Counts[name] = len(objs)
+			continue
+		}
+		n, err := c.ask(ctx, q.Namespace, name)
+		if err != nil {
+			return in, 0, err
+		}
+		in.Counts[name], after = n, distant
+	}
+	return in, after, nil
+}
+
+// ask counts objects of a kind without an informer.
+func (c *Controller) ask(ctx context.Context, namespace, name string) (int, error) {
+	if c.meta == nil {
+		return 0, nil
+	}
+	groups, err := restmapper.GetAPIGroupResources(c.kit.Client.Discovery())
+	if err != nil {
+		return 0, fmt.Errorf("discover kinds: %w", err)
+	}
+	gvr, err := restmapper.NewDiscoveryRESTMapper(groups).ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
+	if meta.IsNoMatchError(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find kind %s: %w", name, err)
+	}
+	l, err := c.meta.Resource(gvr).Namespace(namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", name, err)
+	}
+	return len(l.Items), nil
+}
