@@ -17,6 +17,7 @@ func All() []registry.Kind {
 		CertificateSigningRequest(),
 		ValidatingWebhookConfiguration(), MutatingWebhookConfiguration(),
 		ValidatingAdmissionPolicy(), ValidatingAdmissionPolicyBinding(), MutatingAdmissionPolicy(), MutatingAdmissionPolicyBinding(),
+		FlowSchema(), PriorityLevelConfiguration(),
 		Peer(),
 	}
 }

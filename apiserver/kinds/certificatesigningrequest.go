@@ -60,7 +60,7 @@ func CertificateSigningRequest() registry.Kind {
 			c.Spec, c.Status = old.Spec, *old.Status.DeepCopy()
 			c.Status.Conditions = conditions
 		},
-		validateUpdate: validation.CertificateSigningRequestApproval, reset: []string{"status.certificate"},
+		validateUpdate: validation.CertificateSigningRequestApproval, reset: []string{"spec", "status.certificate"},
 	}.status()}
 	return k
 }

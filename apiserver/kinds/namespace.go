@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -41,7 +42,10 @@ func Namespace() registry.Kind {
 			},
 			validate: func(n *corev1.Namespace) field.ErrorList {
 				errs := apivalidation.ValidateObjectMeta(&n.ObjectMeta, false, apivalidation.ValidateNamespaceName, field.NewPath("metadata"))
-				return append(errs, validateFinalizers(n.Spec.Finalizers)...)
+				for _, f := range n.Spec.Finalizers { // upstream counts them only in updates
+					errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers"))...)
+				}
+				return errs
 			},
 			validateUpdate: validateNamespaceMeta,
 		}.strategy(),
@@ -81,15 +85,22 @@ func validateNamespaceStatus(n, old *corev1.Namespace) field.ErrorList {
 }
 
 func validateNamespaceFinalize(n, old *corev1.Namespace) field.ErrorList {
-	return append(validateNamespaceMeta(n, old), validateFinalizers(n.Spec.Finalizers)...)
+	errs := validateNamespaceMeta(n, old)
+	for i, f := range n.Spec.Finalizers {
+		errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers").Index(i))...)
+	}
+	return errs
 }
 
-func validateFinalizers(list []corev1.FinalizerName) (errs field.ErrorList) {
-	for i, f := range list {
-		path := field.NewPath("spec", "finalizers").Index(i)
-		for _, msg := range utilvalidation.IsQualifiedName(string(f)) {
-			errs = append(errs, field.Invalid(path, string(f), msg))
-		}
+// validateFinalizer takes qualified names, and without a prefix only those
+// that Kubernetes itself knows.
+func validateFinalizer(f corev1.FinalizerName, path *field.Path) (errs field.ErrorList) {
+	for _, msg := range utilvalidation.IsQualifiedName(string(f)) {
+		errs = append(errs, field.Invalid(path, string(f), msg))
+	}
+	known := []string{string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
+	if !strings.Contains(string(f), "/") && !slices.Contains(known, string(f)) {
+		errs = append(errs, field.Invalid(path, string(f), "name is neither a standard finalizer name nor is it fully qualified"))
 	}
 	return errs
 }

@@ -25,8 +25,9 @@ func Pod() registry.Kind {
 			create: createPod, update: updatePod, warn: warnPod,
 			validate: validation.Pod, validateUpdate: validation.PodUpdate,
 		}.strategy(),
-		Status: rules[*corev1.Pod]{update: updatePodStatus, validateUpdate: validation.PodStatusUpdate}.status(),
-		Grace:  gracePod,
+		Status:       rules[*corev1.Pod]{update: updatePodStatus, validateUpdate: validation.PodStatusUpdate}.status(),
+		Subresources: podSubresources(),
+		Grace:        gracePod,
 	}
 }
 

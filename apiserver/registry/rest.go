@@ -76,7 +76,7 @@ func (r *Resource) paths(s *Scheme) {
 		r.Paths[plural+"/status"] = r.sub(newStrategy(s, k, k.Status, append([]string{"spec"}, k.Status.Reset...)...))
 	}
 	for name, rules := range k.Subresources {
-		r.Paths[plural+"/"+name] = r.sub(newStrategy(s, k, rules, append([]string{"spec"}, rules.Reset...)...))
+		r.Paths[plural+"/"+name] = r.sub(newStrategy(s, k, rules, rules.Reset...))
 	}
 	if k.Scale != nil {
 		r.Paths[plural+"/scale"] = &scale{store: r.Store, kind: k}

@@ -3,9 +3,11 @@ package validation
 import (
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -34,7 +36,7 @@ func CSIDriverUpdate(d, old *storagev1.CSIDriver) field.ErrorList {
 	p := metaUpdate(&d.ObjectMeta, &old.ObjectMeta)
 	driverSpec(&p, &d.Spec)
 	p.immutable(field.NewPath("spec", "attachedRequired"), d.Spec.AttachRequired, old.Spec.AttachRequired)
-	p.fixed(field.NewPath("spec", "volumeLifecycleModes"), d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes)
+	p.immutable(field.NewPath("spec", "volumeLifecycleModes"), d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes)
 	return p.list
 }
 
@@ -215,10 +217,10 @@ func attacher(p *problems, path *field.Path, name string) {
 		p.required(path, "")
 		return
 	}
-	if len(name) > maxDriverName {
-		p.add(field.TooLong(path, "", maxDriverName))
+	if utf8.RuneCountInString(name) > maxDriverName {
+		p.add(field.TooLongCharacters(path, "", maxDriverName))
 	}
-	p.invalid(path, name, validation.IsDNS1123Subdomain(strings.ToLower(name))...)
+	p.check(path, name, content.IsDNS1123SubdomainCaseless)
 }
 
 func volumeError(p *problems, path *field.Path, e *storagev1.VolumeError) {

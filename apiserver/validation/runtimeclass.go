@@ -3,15 +3,15 @@ package validation
 import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // RuntimeClass validates a runtime class.
 func RuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
 	p := clusterMeta(&c.ObjectMeta, apimachinery.NameIsDNSSubdomain)
-	p.requireFormat(field.NewPath("handler"), c.Handler, validation.IsDNS1123Label)
+	p.requireFormat(field.NewPath("handler"), c.Handler, content.IsDNS1123Label)
 	pod := &podCheck{problems: &p, spec: &corev1.PodSpec{}}
 	if c.Overhead != nil {
 		pod.checkRequirements(field.NewPath("overhead"), &corev1.ResourceRequirements{Limits: c.Overhead.PodFixed}, containerResourceName)
