@@ -43,9 +43,9 @@ type Storage struct {
 // Timing is raft's pace. The defaults replace a dead leader within three
 // seconds on a loaded machine of two cores.
 type Timing struct {
-	Heartbeat time.Duration // 0: 700ms without a heartbeat start an election
-	Election  time.Duration // 0: 700ms
-	Lease     time.Duration // 0: 500ms without a majority end a leadership
+	Heartbeat time.Duration // 0: one second without a heartbeat starts an election
+	Election  time.Duration // 0: one second
+	Lease     time.Duration // 0: 700ms without a majority end a leadership
 	Report    time.Duration // 0: 500ms between a peer's reports to the leader
 	Silence   time.Duration // 0: 3s without a report cost a holder its role
 	Settle    time.Duration // 0: 10s for a new holder, or under a new leader, to begin reporting
@@ -105,9 +105,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Queue = cmp.Or(c.Queue, 4096)
 	c.Limits.Age = cmp.Or(c.Limits.Age, 5*time.Minute)
 	t := &c.Timing
-	t.Heartbeat = cmp.Or(t.Heartbeat, 700*time.Millisecond)
-	t.Election = cmp.Or(t.Election, 700*time.Millisecond)
-	t.Lease = cmp.Or(t.Lease, 500*time.Millisecond)
+	t.Heartbeat = cmp.Or(t.Heartbeat, time.Second)
+	t.Election = cmp.Or(t.Election, time.Second)
+	t.Lease = cmp.Or(t.Lease, 700*time.Millisecond)
 	t.Report = cmp.Or(t.Report, 500*time.Millisecond)
 	t.Silence = cmp.Or(t.Silence, 3*time.Second)
 	t.Settle = cmp.Or(t.Settle, 10*time.Second)
