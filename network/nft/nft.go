@@ -1,10 +1,12 @@
 // Package nft puts services into the kernel with nftables, over netlink and
 // without the nft program.
 //
-// A service costs one element of a verdict map, one chain and one rule, which
-// draws a number, looks the backend up and translates: a packet's way does
-// not grow with the number of services or backends, and a change costs what
-// changed. It needs nothing newer than Linux 5.13 (Debian 12 has 6.1).
+// A service costs one element of a verdict map and one element for each
+// backend. The verdict leads to a chain that all services with as many
+// backends share; it draws a number, looks the backend up by front and number
+// and translates: a packet's way does not grow with the number of services or
+// backends, and a change costs what changed. It needs nothing newer than
+// Linux 5.13 (Debian 12 has 6.1).
 //
 // Its invariant: each transaction leaves every front either as it was or as
 // it shall be; no packet ever finds a service half written.
@@ -48,11 +50,13 @@ type Table struct {
 
 	mu    sync.Mutex // guards the fields below
 	ready bool       // the fixed part is written
-	// have is what the kernel leads each front to. A service found at the
-	// start has only its front: its chain is ours to overwrite.
+	// have is what the kernel leads each front to. Of a service found at the
+	// start only front and backends are known.
 	have map[lb.Front]known
 	// uses counts the fronts behind which an address stands.
 	uses map[netip.Addr]int
+	// chains are those that draw, of IPv4 or not.
+	chains map[bool]map[shape]bool
 }
 
 type known struct {
@@ -222,8 +226,14 @@ func (t *Table) prepareLocked(c *nftables.Conn) error {
 	if err := tx.hairpins(nil); err != nil {
 		return err
 	}
-	if err := dropOrphans(c, found); err != nil {
-		return err
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write backend addresses: %w", err)
+	}
+	t.chains = map[bool]map[shape]bool{true: {}, false: {}}
+	for _, f := range families() {
+		if err := f.dropUnused(c); err != nil {
+			return err
+		}
 	}
 	t.ready = true
 	return nil
@@ -236,28 +246,22 @@ func (t *Table) adoptLocked(c *nftables.Conn, f family) error {
 	if err != nil {
 		return fmt.Errorf("list map %s: %w", backendsMap, err)
 	}
-	byID := map[string]lb.Front{}
-	for fr := range t.have {
-		if fr.Addr.Is4() == f.is4() {
-			byID[string(id(fr))] = fr
-		}
-	}
 	numbered := map[lb.Front]map[int]netip.AddrPort{}
 	var orphans []nftables.SetElement
 	for _, e := range es {
 		at, ok := f.backendOf(e.Val)
-		if len(e.Key) != idSize+4 || !ok {
+		if len(e.Key) != f.frontLen()+4 || !ok {
 			continue
 		}
-		fr, ok := byID[string(e.Key[:idSize])]
-		if !ok {
+		fr, _ := f.front(e.Key[:f.frontLen()], false)
+		if _, ok := t.have[fr]; !ok {
 			orphans = append(orphans, nftables.SetElement{Key: e.Key})
 			continue
 		}
 		if numbered[fr] == nil {
 			numbered[fr] = map[int]netip.AddrPort{}
 		}
-		numbered[fr][int(binaryutil.NativeEndian.Uint32(e.Key[idSize:]))] = at
+		numbered[fr][int(binaryutil.NativeEndian.Uint32(e.Key[f.frontLen():]))] = at
 	}
 	for fr, all := range numbered {
 		k := t.have[fr]
@@ -275,23 +279,7 @@ func (t *Table) adoptLocked(c *nftables.Conn, f family) error {
 	return nil
 }
 
-// dropOrphans removes chains and maps of fronts that are no more, left by a
-// peer that was killed.
-func dropOrphans(c *nftables.Conn, found []lb.Front) error {
-	keep := map[string]bool{}
-	for _, fr := range found {
-		keep[chainName(fr)] = true
-		keep[affinityName(fr)] = true
-	}
-	for _, f := range families() {
-		if err := f.dropOrphans(c, keep); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// plain returns the fronts' family.
+// familyFor returns the front's family.
 func familyFor(fr lb.Front) family {
 	fs := families()
 	if fr.Addr.Is4() {
@@ -301,7 +289,7 @@ func familyFor(fr lb.Front) family {
 }
 
 func (t *Table) applyLocked(c *nftables.Conn, ch lb.Change) error {
-	tx := &transaction{c: c, nextID: firstID, uses: map[netip.Addr]int{}}
+	tx := &transaction{c: c, chains: t.chains, uses: map[netip.Addr]int{}}
 	for _, fr := range ch.Remove {
 		if old, ok := t.have[fr]; ok {
 			if err := tx.remove(familyFor(fr), old); err != nil {
@@ -326,15 +314,37 @@ func (t *Table) applyLocked(c *nftables.Conn, ch lb.Change) error {
 			delete(t.uses, a)
 		}
 	}
+	return t.learnLocked(c, ch)
+}
+
+// learnLocked notes that ch is in the kernel, and ends the affinity of
+// clients to backends that are none any more.
+func (t *Table) learnLocked(c *nftables.Conn, ch lb.Change) error {
+	live := map[bool]map[lb.Front]map[string]bool{true: {}, false: {}}
+	look := func(fr lb.Front, backends []netip.AddrPort) {
+		is4 := fr.Addr.Is4()
+		live[is4][fr] = map[string]bool{}
+		for _, b := range backends {
+			live[is4][fr][string(backend(b))] = true
+		}
+	}
 	for _, fr := range ch.Remove {
+		if old := t.have[fr]; old.adopted || old.Affinity > 0 {
+			look(fr, nil)
+		}
 		delete(t.have, fr)
 	}
-	var errs []error
 	for _, s := range ch.Set {
-		if s.Affinity > 0 {
-			errs = append(errs, familyFor(s.Front).forgetClients(c, s))
+		if old := t.have[s.Front]; s.Affinity > 0 || old.Affinity > 0 || old.adopted {
+			look(s.Front, s.Backends)
 		}
 		t.have[s.Front] = known{Service: s}
+	}
+	var errs []error
+	for _, f := range families() {
+		if fronts := live[f.is4()]; len(fronts) > 0 {
+			errs = append(errs, f.forgetClients(c, fronts))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -374,7 +384,7 @@ func (t *Table) Clean(context.Context) error {
 func verdict(s lb.Service) *expr.Verdict {
 	switch {
 	case len(s.Backends) > 0:
-		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chainName(s.Front)}
+		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: shapeOf(s).name()}
 	case s.Drop:
 		return &expr.Verdict{Kind: expr.VerdictDrop}
 	}

@@ -1,8 +1,6 @@
 package nft
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 
@@ -21,11 +19,12 @@ const (
 	nodeID     = 2
 	hairpinID  = 3
 	backendsID = 4
-	firstID    = 10
+	clientsID  = 5
 
 	servicesMap = "services"  // address . protocol . port -> verdict
 	nodeMap     = "nodeports" // protocol . port -> verdict
-	backendsMap = "backends"  // service . number -> address . port
+	backendsMap = "backends"  // front . number -> address . port
+	clientsMap  = "clients"   // front . client's address -> address . port
 	hairpinSet  = "hairpin"   // address . the same address, for each backend
 	markChain   = "masquerade-later"
 	refuseChain = "refuse"
@@ -33,18 +32,19 @@ const (
 	// masqueradeMark is the bit of the packet mark that asks for
 	// masquerading in postrouting; the bit upstream uses for the same.
 	masqueradeMark = 0x4000
-	// chainPrefix begins the name of a service's chain; affinityPrefix that
-	// of its map of clients.
-	chainPrefix    = "svc-"
-	affinityPrefix = "aff-"
+	// chainPrefix begins the name of a chain that draws.
+	chainPrefix = "draw-"
+	// clientsMax bounds how many clients are remembered; the others are
+	// drawn for each time.
+	clientsMax = 1 << 18
+	// nowhere is a port of the machine where nobody listens on UDP.
+	nowhere = 1
 )
 
 // Registers are four bytes wide and numbered from 8 (NFT_REG32_00) to 23; an
 // address takes one or four. Number 1 is the first four of them as one.
 const (
-	reg0    = 8  // keys begin here; a client's address in a service's chain
-	regAddr = 12 // the chosen backend's address, the port right after it
-	regDraw = 20 // the service's id, two wide, and then the number drawn
+	reg0    = 8 // keys begin here, most with the front
 	partMax = 500
 )
 
@@ -65,6 +65,13 @@ func (f family) is4() bool { return f.size == 4 }
 
 // words is how many registers an address takes.
 func (f family) words() uint32 { return f.size / 4 }
+
+// regNext is the register behind a front: of the number drawn, or of the
+// client's address.
+func (f family) regNext() uint32 { return reg0 + f.words() + 2 }
+
+// regBackend is where a chosen backend's address is, the port right after.
+func (f family) regBackend() uint32 { return f.regNext() + f.words() }
 
 func (f family) addrType() nftables.SetDatatype {
 	if f.is4() {
@@ -96,13 +103,25 @@ func (f family) nodePorts() *nftables.Set {
 	}
 }
 
-// backends holds all services' backends. One map for all, because the kernel
-// takes time in proportion to the number of maps to add another one.
+// backends holds all services' backends. One map for all and few rules that
+// use it, because the kernel goes through all maps to add another one, through
+// all elements to let another rule use it, and through all rules that use it
+// to add another element.
 func (f family) backends() *nftables.Set {
 	return &nftables.Set{
 		Table: f.table, Name: backendsMap, ID: backendsID, IsMap: true, Concatenation: true,
-		KeyType:  nftables.MustConcatSetType(nftables.TypeInteger, nftables.TypeInteger, nftables.TypeInteger),
+		KeyType:  nftables.MustConcatSetType(f.addrType(), nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeInteger),
 		DataType: f.backendType(),
+	}
+}
+
+// clients remembers where clients were sent, of services with affinity. Its
+// elements go by themselves, each after its service's own time.
+func (f family) clients() *nftables.Set {
+	return &nftables.Set{
+		Table: f.table, Name: clientsMap, ID: clientsID, IsMap: true, Concatenation: true, Dynamic: true, HasTimeout: true,
+		KeyType:  nftables.MustConcatSetType(f.addrType(), nftables.TypeInetProto, nftables.TypeInetService, f.addrType()),
+		DataType: f.backendType(), Size: clientsMax,
 	}
 }
 
@@ -145,26 +164,21 @@ func (f family) front(k []byte, node bool) (lb.Front, bool) {
 	return fr, true
 }
 
-const idSize = 8
-
-// id identifies a front within the map of backends.
-func id(fr lb.Front) []byte {
-	sum := sha256.Sum256([]byte(fr.String()))
-	return sum[:idSize]
+// full is the front as the first part of a key of backends or clients: with
+// its address also where that is the unspecified one.
+func full(fr lb.Front) []byte {
+	if fr.Addr.IsUnspecified() {
+		return append(fr.Addr.AsSlice(), key(fr)...)
+	}
+	return key(fr)
 }
+
+// frontLen is the length of what full returns.
+func (f family) frontLen() int { return int(f.size) + 8 }
 
 // backendKey is the key of a front's i-th backend.
 func backendKey(fr lb.Front, i int) []byte {
-	return append(id(fr), binaryutil.NativeEndian.PutUint32(uint32(i))...)
-}
-
-// chainName is the name of a front's chain.
-func chainName(fr lb.Front) string {
-	return chainPrefix + hex.EncodeToString(id(fr))
-}
-
-func affinityName(fr lb.Front) string {
-	return affinityPrefix + chainName(fr)[len(chainPrefix):]
+	return append(full(fr), binaryutil.NativeEndian.PutUint32(uint32(i))...)
 }
 
 // base writes the table's fixed part. Writing it again changes nothing but
@@ -179,6 +193,9 @@ func (f family) base(c *nftables.Conn) error {
 	}
 	if err := c.AddSet(f.backends(), nil); err != nil {
 		return fmt.Errorf("add map %s: %w", backendsMap, err)
+	}
+	if err := c.AddSet(f.clients(), nil); err != nil {
+		return fmt.Errorf("add map %s: %w", clientsMap, err)
 	}
 	if err := c.AddSet(f.hairpins(), nil); err != nil {
 		return fmt.Errorf("add set %s: %w", hairpinSet, err)
@@ -215,12 +232,21 @@ func (f family) base(c *nftables.Conn) error {
 
 // dispatch finds the service of a packet by its destination.
 func (f family) dispatch() []expr.Any {
+	return append(f.load(false), &expr.Lookup{SourceRegister: reg0, DestRegister: 0, IsDestRegSet: true, SetName: servicesMap, SetID: servicesID})
+}
+
+// load puts the front that a packet is for into the registers; a node port's
+// has no address.
+func (f family) load(node bool) []expr.Any {
+	var address expr.Any = &expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: f.sourceOffset() + f.size, Len: f.size}
+	if node {
+		address = &expr.Immediate{Register: reg0, Data: make([]byte, f.size)}
+	}
 	proto := uint32(reg0) + f.words()
 	return []expr.Any{
-		&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: f.sourceOffset() + f.size, Len: f.size},
+		address,
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: proto},
 		&expr.Payload{DestRegister: proto + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: reg0, DestRegister: 0, IsDestRegSet: true, SetName: servicesMap, SetID: servicesID},
 	}
 }
 
@@ -264,18 +290,29 @@ func (f family) masqueradeHairpin() []expr.Any {
 }
 
 // refuseRules answer a packet for a service without backends: a reset for
-// TCP, "port unreachable" else.
+// TCP, "port unreachable" else. The machine's own UDP is sent to a port of
+// its own where nobody listens: what is rejected on its way out fails with
+// "operation not permitted", and programs wait for "connection refused".
 func (f family) refuseRules(c *nftables.Conn, ch *nftables.Chain) {
-	code := uint8(3) // ICMP port unreachable
+	code, loopback := uint8(3), netip.AddrFrom4([4]byte{127, 0, 0, 1}) // ICMP port unreachable
 	if !f.is4() {
-		code = 4 // ICMPv6 port unreachable
+		code, loopback = 4, netip.IPv6Loopback() // ICMPv6 port unreachable
 	}
-	c.AddRule(&nftables.Rule{Table: f.table, Chain: ch, Exprs: []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_TCP}},
-		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
-	}})
-	c.AddRule(&nftables.Rule{Table: f.table, Chain: ch, Exprs: []expr.Any{
-		&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code},
-	}})
+	proto := func(p byte) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{p}},
+		}
+	}
+	rule := func(exprs []expr.Any, more ...expr.Any) {
+		c.AddRule(&nftables.Rule{Table: f.table, Chain: ch, Exprs: append(exprs, more...)})
+	}
+	rule(proto(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
+	rule(proto(unix.IPPROTO_UDP),
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, // 0 is: from nowhere but here
+		&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: make([]byte, 4)},
+		&expr.Immediate{Register: reg0, Data: loopback.AsSlice()},
+		&expr.Immediate{Register: reg0 + f.words(), Data: binaryutil.BigEndian.PutUint16(nowhere)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.table.Family), RegAddrMin: reg0, RegProtoMin: reg0 + f.words()})
+	rule(nil, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code})
 }

@@ -178,8 +178,13 @@ func refuses(t *testing.T, s *suite) {
 		s.set(t, lb.Service{Front: f, Name: "ns/a"})
 		s.fails(t, Client, f, ErrRefused)
 		s.fails(t, Host, f, ErrRefused)
-		s.set(t, lb.Service{Front: f, Name: "ns/a", Backends: s.servers(1)})
+		svc := lb.Service{Front: f, Name: "ns/a", Backends: s.servers(1)}
+		s.set(t, svc)
+		if err := s.Reap(t.Context(), []lb.Service{svc}); err != nil {
+			t.Fatal(err)
+		}
 		s.arrive(t, 1, Client, f)
+		s.arrive(t, 1, Host, f)
 		s.set(t, lb.Service{Front: f, Name: "ns/a"})
 		s.fails(t, Client, f, ErrRefused)
 	}
