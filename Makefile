@@ -48,4 +48,4 @@ generate: ## generated code, to be committed
 	./provision/generate.sh
 
 clean: ## remove what was built
-	rm -rf bin build engine/programs/bin/[!.]*
+	rm -rf bin build engine/programs/bin/*.gz

@@ -44,6 +44,6 @@ $(CONFORMANCE_BIN)/mirror: $(CONFORMANCE_MOD) $(wildcard tests/conformance/mirro
 	$(KUBE_BUILD) build -trimpath -ldflags '-s -w' -o $(abspath $@) ./mirror
 
 conformance-images: $(CONFORMANCE)/images/images.tar
-$(CONFORMANCE)/images/images.tar: $(wildcard tests/conformance/images/*.go) $(addprefix $(CONFORMANCE_BIN)/,agnhost nnp sample-apiserver etcd) engine/programs/bin/pause
-	cd tests/conformance && $(GO) run ./images -programs $(abspath $(CONFORMANCE_BIN)) -pause $(abspath engine/programs/bin/pause) \
+$(CONFORMANCE)/images/images.tar: $(wildcard tests/conformance/images/*.go) $(addprefix $(CONFORMANCE_BIN)/,agnhost nnp sample-apiserver etcd) build/programs/pause
+	cd tests/conformance && $(GO) run ./images -programs $(abspath $(CONFORMANCE_BIN)) -pause $(abspath build/programs/pause) \
 		-cache $(abspath $(CONFORMANCE)/debian) -out $(abspath $@)

@@ -7,9 +7,12 @@ package programs
 
 import (
 	"bytes"
+	"compress/gzip"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -36,11 +39,62 @@ var ErrNotBuilt = errors.New("this skein was built without it (run: make program
 
 // Read returns the content of one program.
 func Read(name string) ([]byte, error) {
-	b, err := bin.ReadFile("bin/" + name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("program %s: %w", name, ErrNotBuilt)
+	p, err := find(name)
+	if err != nil {
+		return nil, fmt.Errorf("program %s: %w", name, err)
 	}
-	return b, err
+	var out bytes.Buffer
+	out.Grow(int(p.size))
+	if err := p.copyTo(&out); err != nil {
+		return nil, fmt.Errorf("program %s: %w", name, err)
+	}
+	return out.Bytes(), nil
+}
+
+// packed is one program as the binary carries it: a gzip file of one member.
+// Most of its pages stay out of memory when the program is unpacked already,
+// since the file's last bytes tell what it holds (RFC 1952, section 2.3.1).
+type packed struct {
+	name string
+	sum  uint32 // CRC-32 of the program
+	size int64
+}
+
+const trailer = 8 // CRC-32 and size, 4 bytes each, little-endian
+
+func find(name string) (packed, error) {
+	f, err := bin.Open(file(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return packed{}, ErrNotBuilt
+	} else if err != nil {
+		return packed{}, err
+	}
+	defer f.Close()
+	var last [trailer]byte
+	if _, err := f.(io.Seeker).Seek(-trailer, io.SeekEnd); err != nil {
+		return packed{}, err
+	}
+	if _, err := io.ReadFull(f, last[:]); err != nil {
+		return packed{}, err
+	}
+	return packed{name, binary.LittleEndian.Uint32(last[:4]), int64(binary.LittleEndian.Uint32(last[4:]))}, nil
+}
+
+func file(name string) string { return "bin/" + name + ".gz" }
+
+// copyTo writes the program to w.
+func (p packed) copyTo(w io.Writer) error {
+	f, err := bin.Open(file(p.name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	unzip, err := gzip.NewReader(f)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, unzip)
+	return errors.Join(err, unzip.Close())
 }
 
 // Unpack writes every program into dir, which it makes when it is missing. A
@@ -60,66 +114,36 @@ func Unpack(dir string) error {
 }
 
 func unpackOne(dir, name string) error {
-	src, err := bin.Open("bin/" + name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotBuilt
-	} else if err != nil {
+	p, err := find(name)
+	if err != nil {
 		return err
 	}
-	defer src.Close()
 	path := filepath.Join(dir, name)
-	same, err := sameContent(path, src)
-	if err != nil || same {
-		return err
+	if p.isAt(path) {
+		return nil
 	}
-	if _, err := src.(io.Seeker).Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	return replace(path, src)
+	return replace(path, p.copyTo)
 }
 
-// sameContent compares the file at path with src. A missing or unreadable
-// file is simply different.
-func sameContent(path string, src fs.File) (bool, error) {
-	want, err := src.Stat()
-	if err != nil {
-		return false, err
-	}
+// isAt reports whether the file at path is the program. A missing or
+// unreadable file is not.
+func (p packed) isAt(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
-		return false, nil
+		return false
 	}
 	defer f.Close()
-	if have, err := f.Stat(); err != nil || have.Size() != want.Size() || have.Mode() != 0o755 {
-		return false, nil
+	if have, err := f.Stat(); err != nil || have.Size() != p.size || have.Mode() != 0o755 {
+		return false
 	}
-	return equal(f, src)
+	sum := crc32.NewIEEE()
+	_, err = io.Copy(sum, f)
+	return err == nil && sum.Sum32() == p.sum
 }
 
-func equal(a, b io.Reader) (bool, error) {
-	bufA, bufB := make([]byte, 256<<10), make([]byte, 256<<10)
-	for {
-		n, errA := io.ReadFull(a, bufA)
-		m, errB := io.ReadFull(b, bufB)
-		if !bytes.Equal(bufA[:n], bufB[:m]) {
-			return false, nil
-		}
-		if done(errA) || done(errB) {
-			return done(errA) && done(errB), nil
-		}
-		if err := errors.Join(errA, errB); err != nil {
-			return false, err
-		}
-	}
-}
-
-func done(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// replace writes src beside path and renames it over path. The data is synced
+// replace writes a file beside path and renames it over path. The data is synced
 // first: after a power cut a half-written runc would look finished.
-func replace(path string, src io.Reader) (err error) {
+func replace(path string, write func(io.Writer) error) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
@@ -129,8 +153,7 @@ func replace(path string, src io.Reader) (err error) {
 			err = errors.Join(err, os.Remove(tmp.Name()))
 		}
 	}()
-	_, err = io.Copy(tmp, src)
-	err = errors.Join(err, tmp.Chmod(0o755), tmp.Sync(), tmp.Close())
+	err = errors.Join(write(tmp), tmp.Chmod(0o755), tmp.Sync(), tmp.Close())
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func boot(t *testing.T, g *vm.Guest) {
 // they are: on cgroup v2 and with every capability.
 func TestVMEngineAndGuardOnCgroupV2(t *testing.T) {
 	g := newGuest(t)
-	need(t, "engine/programs/bin/runc")
+	need(t, "engine/programs/bin/runc.gz")
 	for _, pkg := range []string{"engine", "guard"} {
 		command(t, "go", "test", "-c", "-ldflags", "-s -w", "-o", filepath.Join(g.Dir, pkg+".test"), "./"+pkg)
 	}

@@ -4,7 +4,7 @@
 // Its invariant: an image has the name that the suite itself asks for, and
 // does what upstream's image of that name does for the conformance tests.
 //
-//	go run ./images -programs build/conformance/bin -pause engine/programs/bin/pause \
+//	go run ./images -programs build/conformance/bin -pause build/programs/pause \
 //		-cache build/conformance/debian -out build/conformance/images/images.tar
 package main
 
