@@ -31,6 +31,7 @@ func (s *Server) addSubresources(put putStorage) error {
 		}
 		s.allocate(r.Store)
 		put(core, "services", &services{own})
+		put(core, "services/proxy", podrest.ServiceProxy(proxyReader{reader{s}}))
 	}
 	if r := s.resources["/serviceaccounts"]; r != nil && s.tokens != nil {
 		put(core, "serviceaccounts/token", &tokenREST{server: s})

@@ -40,6 +40,9 @@ func (p *Pods) Storages() map[string]rest.Storage {
 		"pods/exec":        &stream{Pods: p, kind: exec},
 		"pods/attach":      &stream{Pods: p, kind: attach},
 		"pods/portforward": &stream{Pods: p, kind: forward},
+		"pods/proxy": &proxied{
+			options: func() runtime.Object { return &corev1.PodProxyOptions{} }, locate: p.podProxy,
+		},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/registry/rest"
 	apiproxy "k8s.io/apiserver/pkg/util/proxy"
@@ -242,9 +243,18 @@ func (n *nodeProxy) Connect(_ context.Context, name string, options runtime.Obje
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("unknown options %T", options))
 	}
+	scheme, name, port, ok := utilnet.SplitSchemeNamePort(name)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid node request %q", name))
+	}
 	u, err := n.address(name, name)
 	if err != nil {
 		return nil, err
+	}
+	if port != "" && port != u.Port() { // something else that listens on the node
+		u.Scheme, u.Host = scheme, net.JoinHostPort(u.Hostname(), port)
+		u.Path = utilnet.JoinPreservingTrailingSlash(u.Path, o.Path)
+		return through(u, r), nil
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		u.Path, u.RawQuery = "/"+strings.TrimPrefix(o.Path, "/"), req.URL.RawQuery

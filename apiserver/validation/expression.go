@@ -55,11 +55,18 @@ func (e *expressions) plain() plugincel.Compiler {
 }
 
 func (e *expressions) compile(at *field.Path, x plugincel.ExpressionAccessor, level environment.Type, vars plugincel.OptionalVariableDeclarations) {
+	e.compileAs(at, x.GetExpression(), x, level, vars)
+}
+
+// compileAs is compile with the text as the user wrote it.
+func (e *expressions) compileAs(at *field.Path, text string, x plugincel.ExpressionAccessor, level environment.Type,
+	vars plugincel.OptionalVariableDeclarations,
+) {
 	if e.compiler == nil {
 		e.compiler = e.plain()
 	}
 	if result := e.compiler.CompileCELExpression(x, vars, level); result.Error != nil {
-		e.add(celError(at, x.GetExpression(), result.Error))
+		e.add(celError(at, text, result.Error))
 	}
 }
 

@@ -225,16 +225,19 @@ func PriorityLevelConfiguration(c *flowcontrolv1.PriorityLevelConfiguration) fie
 		p.invalid(path.Child("type"), s.Type, "must be 'Exempt' if and only if `name` is 'exempt'")
 	}
 	requireOneOf(&p, path.Child("type"), s.Type, flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited)
-	p.forbid(path.Child("limited"), s.Limited != nil && (exempt || s.Type == ""), "")
-	p.forbid(path.Child("exempt"), s.Exempt != nil && (s.Type == flowcontrolv1.PriorityLevelEnablementLimited || s.Type == ""), "")
+	limited := s.Type == flowcontrolv1.PriorityLevelEnablementLimited
+	p.forbid(path.Child("limited"), s.Limited != nil && !limited, "")
+	p.forbid(path.Child("exempt"), s.Exempt != nil && !exempt, "")
 	switch {
+	case s.Limited != nil && !limited:
+		limitResponse(&p, path.Child("limited", "limitResponse"), &s.Limited.LimitResponse)
 	case exempt:
 		if s.Exempt != nil {
 			at := path.Child("exempt")
 			notBelowZero(&p, at.Child("nominalConcurrencyShares"), s.Exempt.NominalConcurrencyShares, "must be a non-negative integer")
 			lendable(&p, at, s.Exempt.LendablePercent)
 		}
-	case s.Type == flowcontrolv1.PriorityLevelEnablementLimited:
+	case limited:
 		if s.Limited == nil {
 			p.required(path.Child("limited"), "")
 		} else {
@@ -277,16 +280,18 @@ func limitedLevel(p *problems, at *field.Path, l *flowcontrolv1.LimitedPriorityL
 	notBelowZero(p, at.Child("nominalConcurrencyShares"), l.NominalConcurrencyShares, "must be a non-negative integer")
 	lendable(p, at, l.LendablePercent)
 	notBelowZero(p, at.Child("borrowingLimitPercent"), l.BorrowingLimitPercent, "if specified, must be a non-negative integer")
-	here, queuing := at.Child("limitResponse"), l.LimitResponse.Queuing
-	requireOneOf(p, here.Child("type"), l.LimitResponse.Type, flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)
-	switch t := l.LimitResponse.Type; {
-	case t == flowcontrolv1.LimitResponseTypeReject || t == "":
-		p.forbid(here.Child("queuing"), queuing != nil, "")
-	case t != flowcontrolv1.LimitResponseTypeQueue:
-	case queuing == nil:
-		p.required(here.Child("queuing"), "")
+	limitResponse(p, at.Child("limitResponse"), &l.LimitResponse)
+}
+
+func limitResponse(p *problems, at *field.Path, r *flowcontrolv1.LimitResponse) {
+	requireOneOf(p, at.Child("type"), r.Type, flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)
+	switch {
+	case r.Type != flowcontrolv1.LimitResponseTypeQueue:
+		p.forbid(at.Child("queuing"), r.Queuing != nil, "")
+	case r.Queuing == nil:
+		p.required(at.Child("queuing"), "")
 	default:
-		flowQueues(p, here.Child("queuing"), queuing)
+		flowQueues(p, at.Child("queuing"), r.Queuing)
 	}
 }
 

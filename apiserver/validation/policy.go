@@ -213,7 +213,7 @@ func (e *expressions) annotations(path *field.Path, name string, list []admissio
 		case len(text) > maxAuditExpression:
 			e.required(value, fmt.Sprintf("must not exceed %d bytes in length", maxAuditExpression))
 		default:
-			e.compile(value, &validating.AuditAnnotationCondition{ValueExpression: text}, e.level(a.ValueExpression),
+			e.compileAs(value, a.ValueExpression, &validating.AuditAnnotationCondition{ValueExpression: text}, e.level(a.ValueExpression),
 				plugincel.OptionalVariableDeclarations{HasParams: e.params, HasAuthorizer: true})
 		}
 		if seen[a.Key] {
