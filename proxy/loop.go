@@ -32,9 +32,12 @@ type loop struct {
 	settled bool
 	full    bool // look at everything, the kernel included
 	retry   time.Duration
+	health  *healthChecks
 }
 
-func newLoop(p *Proxy) *loop { return &loop{Proxy: p, full: true, retry: retryMin} }
+func newLoop(p *Proxy) *loop {
+	return &loop{Proxy: p, full: true, retry: retryMin, health: newHealthChecks(p.cfg, p.log)}
+}
 
 // step does what there is to do and returns when to come back unasked; 0
 // means never.
@@ -110,7 +113,7 @@ func (l *loop) update(ctx context.Context) error {
 	var reap []lb.Service
 	touched := map[string]map[lb.Front]lb.Service{}
 	for key := range l.dirty.take() {
-		want, err := l.render(key)
+		want, err := l.render(ctx, key)
 		if err != nil {
 			l.dirty.add(key)
 			return err
@@ -198,10 +201,11 @@ func (l *loop) gone(touched map[string]map[lb.Front]lb.Service) []lb.Front {
 	return out
 }
 
-func (l *loop) render(key string) (map[lb.Front]lb.Service, error) {
+func (l *loop) render(ctx context.Context, key string) (map[lb.Front]lb.Service, error) {
 	namespace, name, _ := strings.Cut(key, "/")
 	svc, err := l.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
+		l.health.set(ctx, key, render.Health{}, false)
 		return nil, nil
 	}
 	if err != nil {
@@ -217,6 +221,8 @@ func (l *loop) render(key string) (map[lb.Front]lb.Service, error) {
 			eps = append(eps, s)
 		}
 	}
+	check, has := render.HealthOf(svc, eps, l.place)
+	l.health.set(ctx, key, check, has)
 	want := map[lb.Front]lb.Service{}
 	for _, s := range render.Service(svc, eps, l.place) {
 		want[s.Front] = s

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -50,6 +51,9 @@ type Config struct {
 	View member.View
 	// Own are the addresses this peer answers itself: they are not proxied.
 	Own []netip.Addr
+	// Listen opens the port of a service's health check; by default on all
+	// addresses of the machine.
+	Listen func(ctx context.Context, port uint16) (net.Listener, error)
 }
 
 const (
@@ -183,6 +187,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer cancel()
 	watch.Go(func() { p.watch(ctx, lost) })
 	l := newLoop(p)
+	defer l.health.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -58,6 +61,7 @@ func (v *view) set(peers ...member.Peer) {
 }
 
 type peer struct {
+	checks  sync.Map // health checks' addresses by port
 	client  *fake.Clientset
 	kernel  *lbtest.Kernel
 	view    *view
@@ -72,6 +76,13 @@ func start(t *testing.T, kernel *lbtest.Kernel, settled bool, objects ...runtime
 	x, err := proxy.New(proxy.Config{
 		Kit:     component.Kit{Peer: "p1", Informers: factory, Settled: p.settled.Load},
 		Backend: kernel.Open(t), View: p.view,
+		Listen: func(_ context.Context, port uint16) (net.Listener, error) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err == nil {
+				p.checks.Store(port, l.Addr().String())
+			}
+			return l, err
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -231,4 +242,57 @@ func TestServicesThatSomebodyRemovedAreWrittenAgain(t *testing.T) {
 	p.becomes(t, "ns/a")
 	p.kernel.Flush(t)
 	p.becomes(t, "ns/a")
+}
+
+// health asks as a load balancer does.
+func (p *peer) health(t *testing.T, port uint16) (int, string) {
+	t.Helper()
+	at, ok := p.checks.Load(port)
+	if !ok {
+		return 0, ""
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at.(string)+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestLoadBalancersHearWhereEndpointsAre(t *testing.T) {
+	svc := service("a", "10.96.0.1")
+	svc.Spec.Type, svc.Spec.ExternalTrafficPolicy = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal
+	svc.Spec.HealthCheckNodePort = 31000
+	p := start(t, &lbtest.Kernel{}, true, svc, slice("a", "10.1.0.2@p2"))
+	says := func(code int, body string) {
+		t.Helper()
+		var gotCode int
+		var got string
+		for range 300 {
+			if gotCode, got = p.health(t, 31000); gotCode == code && strings.Contains(got, body) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("got %d %q, want %d %q", gotCode, got, code, body)
+	}
+	says(http.StatusServiceUnavailable, `"localEndpoints":0`)
+	if _, err := p.client.DiscoveryV1().EndpointSlices("ns").Update(t.Context(), slice("a", "10.1.0.1@p1", "10.1.0.2@p2"), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	says(http.StatusOK, `"localEndpoints":1,"service":{"name":"a","namespace":"ns"}`)
+	svc = svc.DeepCopy()
+	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
+	if _, err := p.client.CoreV1().Services("ns").Update(t.Context(), svc, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	says(0, "refused")
 }
