@@ -13,12 +13,10 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
-	crdopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
-	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -26,11 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-base/compatibility"
 	aggscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
-	aggopenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
-	openapicommon "k8s.io/kube-openapi/pkg/common"
 
 	"skein.dev/skein/apiserver/admit"
-	"skein.dev/skein/apiserver/openapi"
 	"skein.dev/skein/apiserver/registry"
 )
 
@@ -79,6 +74,7 @@ func (s *Server) build() error {
 		return fmt.Errorf("custom resources: %w", err)
 	}
 	own := fork(cfg)
+	own.SkipOpenAPIInstallation = true // published lazily, see publish.go
 	kinds, err := own.Complete().New("skein", crds.GenericAPIServer)
 	if err != nil {
 		return err
@@ -90,6 +86,7 @@ func (s *Server) build() error {
 	if err := s.buildAggregator(cfg, kinds, crds); err != nil {
 		return fmt.Errorf("aggregator: %w", err)
 	}
+	s.publishAPI(cfg, kinds, crds)
 	s.handler = roomy(s.front(s.generic.Handler))
 	return nil
 }
@@ -142,19 +139,6 @@ func (s *Server) foreignCodec(r schema.GroupResource) (runtime.Codec, runtime.Gr
 	return factory.CodecForVersions(info.Serializer, factory.UniversalDeserializer(), gv, hub), gv
 }
 
-func (s *Server) describe(c *genericapiserver.RecommendedConfig) {
-	defs := func(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
-		all := openapi.GetOpenAPIDefinitions(ref)
-		for _, more := range []openapicommon.GetOpenAPIDefinitions{crdopenapi.GetOpenAPIDefinitions, aggopenapi.GetOpenAPIDefinitions} {
-			maps.Copy(all, more(ref))
-		}
-		return all
-	}
-	namer := openapinamer.NewDefinitionNamer(s.scheme.External, crdserver.Scheme, aggscheme.Scheme)
-	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(defs, namer)
-	c.OpenAPIV3Config.Info.Title = "Kubernetes"
-}
-
 // install serves the kinds, group by group.
 func (s *Server) install(g *genericapiserver.GenericAPIServer) error {
 	storages := map[schema.GroupVersion]map[string]rest.Storage{}
@@ -185,16 +169,17 @@ func (s *Server) install(g *genericapiserver.GenericAPIServer) error {
 		}
 		info.VersionedResourcesStorageMap[gv.Version] = paths
 	}
-	for group, info := range groups {
-		var err error
-		if group == "" {
-			err = g.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, info)
-		} else {
-			err = g.InstallAPIGroup(info)
+	if core := groups[""]; core != nil {
+		if err := g.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, core); err != nil {
+			return fmt.Errorf("install the core group: %w", err)
 		}
-		if err != nil {
-			return fmt.Errorf("install group %q: %w", group, err)
-		}
+		core.StaticOpenAPISpec = nil
+		delete(groups, "")
+	}
+	// All at once: what field managers know of the types is built once for all.
+	named := slices.Collect(maps.Values(groups))
+	if err := g.InstallAPIGroups(named...); err != nil {
+		return fmt.Errorf("install groups: %w", err)
 	}
 	s.publishIssuer(g)
 	for _, h := range s.cfg.Handlers {

@@ -33,7 +33,7 @@ func longRunning() genericapirequest.LongRunningRequestCheck {
 // chain builds the filters from what is switched on: the default one's
 // timeouts, tracing, latency tracking and audit cost a third of a create.
 func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
-	h := withFence(s.short.wrap(api))
+	h := withFence(s.short.wrap(s.described(api)))
 	h = genericapifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
 	h = genericfilters.WithMaxInFlightLimit(h, maxReads, maxWrites, c.LongRunningFunc)
 	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)

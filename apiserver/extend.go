@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	crdopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,8 +20,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
+	aggscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	aggclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/controllers/autoregister"
+	aggopenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
 
 	"skein.dev/skein/apiserver/registry"
 )
@@ -35,6 +38,8 @@ const (
 
 func (s *Server) buildExtensions(cfg *genericapiserver.RecommendedConfig, options *registry.Options) (*crdserver.CustomResourceDefinitions, error) {
 	c := fork(cfg)
+	c.SkipOpenAPIInstallation = true
+	c.OpenAPIV3Config = extensionTypes(crdserver.Scheme, crdopenapi.GetOpenAPIDefinitions)
 	c.MergedResourceConfig = crdserver.DefaultAPIResourceConfigSource()
 	crd := &crdserver.Config{
 		GenericConfig: c,
@@ -58,6 +63,7 @@ func customCodec(schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
 func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds *genericapiserver.GenericAPIServer, crds *crdserver.CustomResourceDefinitions) error {
 	c := fork(cfg)
 	c.SkipOpenAPIInstallation = true
+	c.OpenAPIV3Config = extensionTypes(aggscheme.Scheme, aggopenapi.GetOpenAPIDefinitions)
 	c.MergedResourceConfig = aggregator.DefaultAPIResourceConfigSource()
 	config := &aggregator.Config{
 		GenericConfig: c,
@@ -78,6 +84,7 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 		return err
 	}
 	s.generic = prepared.GenericAPIServer
+	s.others = agg.GenericAPIServer.Handler.NonGoRestfulMux
 	return nil
 }
 

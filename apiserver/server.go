@@ -19,6 +19,7 @@ import (
 	"skein.dev/skein/api/store"
 	"skein.dev/skein/apiserver/authn"
 	"skein.dev/skein/apiserver/authz"
+	"skein.dev/skein/apiserver/publish"
 	"skein.dev/skein/apiserver/registry"
 )
 
@@ -33,6 +34,8 @@ type Server struct {
 	generic   *genericapiserver.GenericAPIServer
 	handler   http.Handler // the whole chain
 	short     shortcut
+	others    http.Handler // describes the APIs of other servers
+	publisher *publish.Publisher
 	tokens    *authn.Tokens
 	bearer    authenticator.Token
 	rbac      *authz.RBAC
@@ -69,6 +72,7 @@ func rootContext() context.Context {
 // Run serves until ctx ends. It returns when all requests have ended.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.generic.Destroy()
+	defer s.publisher.Close()
 	defer s.endBase()
 	defer s.endServing()
 	hooks, stopHooks := context.WithCancel(context.WithoutCancel(ctx))

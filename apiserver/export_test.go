@@ -1,0 +1,6 @@
+package apiserver
+
+import "skein.dev/skein/apiserver/publish"
+
+// Publisher lets tests look at what is kept of the API's description.
+func (s *Server) Publisher() *publish.Publisher { return s.publisher }

@@ -1,0 +1,179 @@
+package apiserver_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	crdclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+)
+
+// ask gets a path as the administrator.
+func (f *fixture) ask(t *testing.T, path, accept string, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	client, err := rest.HTTPClientFor(f.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+f.addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", accept)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, raw
+}
+
+// index is the list of documents: where each is, by its name.
+func (f *fixture) index(t *testing.T) map[string]string {
+	t.Helper()
+	resp, raw := f.ask(t, "/openapi/v3", "application/json")
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("index: %d %s", resp.StatusCode, raw)
+	}
+	var got struct {
+		Paths map[string]struct {
+			ServerRelativeURL string `json:"serverRelativeURL"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal(raw, &got); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for name, p := range got.Paths {
+		out[name] = p.ServerRelativeURL
+	}
+	return out
+}
+
+func TestAPIIsDescribedOnlyWhileSomebodyAsks(t *testing.T) {
+	f := start(t)
+	if n := f.Publisher().Built(); n != 0 {
+		t.Errorf("%d documents were built before anybody asked", n)
+	}
+	first := f.index(t)
+	for _, name := range []string{"api/v1", "apis/apps/v1", "apis/apiextensions.k8s.io/v1", "apis/apiregistration.k8s.io/v1", "version"} {
+		if first[name] == "" {
+			t.Errorf("the index lacks %s", name)
+		}
+	}
+	if f.Publisher().Built() == 0 {
+		t.Error("nothing was kept")
+	}
+	f.Publisher().Close()
+	if n := f.Publisher().Built(); n != 0 {
+		t.Errorf("%d documents were kept", n)
+	}
+	again, other := f.index(t), start(t).index(t)
+	for name, at := range first {
+		if again[name] != at || other[name] != at {
+			t.Errorf("%s: hashes differ: %s, again %s, on another peer %s", name, at, again[name], other[name])
+		}
+	}
+}
+
+func TestDocumentsComeAsClientsWantThem(t *testing.T) {
+	f := start(t)
+	at := f.index(t)["apis/apps/v1"]
+	resp, raw := f.ask(t, at, "application/json")
+	if resp.StatusCode != 200 || !strings.Contains(string(raw), `"io.k8s.api.apps.v1.Deployment"`) || strings.Contains(string(raw), "__internal") {
+		t.Errorf("json: %d, %d bytes", resp.StatusCode, len(raw))
+	}
+	if !strings.Contains(resp.Header.Get("Cache-Control"), "immutable") {
+		t.Errorf("a document by its hash: Cache-Control %q", resp.Header.Get("Cache-Control"))
+	}
+	if resp, _ = f.ask(t, at, "application/json", "If-None-Match", resp.Header.Get("Etag")); resp.StatusCode != http.StatusNotModified {
+		t.Errorf("unchanged: got %d, want 304", resp.StatusCode)
+	}
+	const proto3 = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
+	if resp, raw = f.ask(t, at, proto3); resp.StatusCode != 200 || !strings.Contains(resp.Header.Get("Content-Type"), "protobuf") || len(raw) == 0 || raw[0] == '{' {
+		t.Errorf("protobuf: %d %q", resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	if resp, _ = f.ask(t, "/openapi/v3/apis/apps/v1?hash=old", "application/json"); resp.Request.URL.RequestURI() != at {
+		t.Errorf("an old hash leads to %s, want %s", resp.Request.URL, at)
+	}
+	if resp, _ = f.ask(t, at, "text/html"); resp.StatusCode != http.StatusNotAcceptable {
+		t.Errorf("html: got %d, want 406", resp.StatusCode)
+	}
+	if resp, _ = f.ask(t, "/openapi/v3/apis/nothing/v1", "application/json"); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("no such group: got %d, want 404", resp.StatusCode)
+	}
+	resp, raw = f.ask(t, "/openapi/v2", "application/json")
+	var doc struct {
+		Swagger     string
+		Definitions map[string]any
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil || doc.Swagger != "2.0" || doc.Definitions["io.k8s.api.core.v1.Pod"] == nil {
+		t.Errorf("v2: %d, %v, %d definitions: %.200s", resp.StatusCode, err, len(doc.Definitions), raw)
+	}
+	if resp, raw = f.ask(t, "/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"); resp.StatusCode != 200 || raw[0] == '{' {
+		t.Errorf("v2 protobuf: %d", resp.StatusCode)
+	}
+}
+
+func TestCustomResourcesAreDescribedWhileTheyExist(t *testing.T) {
+	f := start(t)
+	defs, err := crdclient.NewForConfig(f.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	crds := defs.ApiextensionsV1().CustomResourceDefinitions()
+	if _, err := crds.Create(t.Context(), crontabs(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const name = "apis/stable.example.com/v2"
+	deadline := time.Now().Add(20 * time.Second)
+	wait := func(what string, done func() bool) {
+		t.Helper()
+		for !done() {
+			if time.Now().After(deadline) {
+				t.Fatalf("never happened: %s", what)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	wait("the definition is in the index", func() bool { return f.index(t)[name] != "" })
+	before := f.index(t)[name]
+	if _, raw := f.ask(t, before, "application/json"); !strings.Contains(string(raw), `"replicas"`) {
+		t.Errorf("v3 lacks the schema: %.200s", raw)
+	}
+	if _, raw := f.ask(t, "/openapi/v2", "application/json"); !strings.Contains(string(raw), `com.example.stable.v2.CronTab"`) {
+		t.Error("v2 lacks the definition")
+	}
+	crd, err := crds.Get(t.Context(), "crontabs.stable.example.com", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := crd.Spec.Versions[1].Schema.OpenAPIV3Schema
+	schema.Properties["extra"] = schema.Properties["spec"]
+	if _, err := crds.Update(t.Context(), crd, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wait("the hash follows the schema", func() bool { return f.index(t)[name] != before })
+	if _, raw := f.ask(t, before, "application/json"); !strings.Contains(string(raw), `"extra"`) {
+		t.Error("the document under its old hash is the old one")
+	}
+	if err := crds.Delete(t.Context(), crd.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wait("the definition leaves the index", func() bool { return f.index(t)[name] == "" })
+	if _, raw := f.ask(t, "/openapi/v2", "application/json"); strings.Contains(string(raw), "com.example.stable") {
+		t.Error("v2 still has the definition")
+	}
+}
