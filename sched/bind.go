@@ -2,14 +2,11 @@ package sched
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"skein.dev/skein/sched/decide"
 )
@@ -86,13 +83,7 @@ func (r *round) refused(ctx context.Context, it *item, pod *decide.Prepared, d d
 
 // tell reports a refusal beside the loop, which must not wait for the API.
 func (r *round) tell(ctx context.Context, pod *corev1.Pod, message string) {
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
-	r.binds.Go(func() {
-		defer func() { <-r.slots }()
+	r.beside(ctx, func() {
 		r.s.cfg.Kit.Recorder.Eventf(pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", message)
 		if err := r.condition(ctx, pod, message); err != nil && ctx.Err() == nil {
 			r.s.cfg.Kit.Log.WarnContext(ctx, "writing the pod's condition failed", "pod", name(pod), "err", err)
@@ -117,18 +108,5 @@ func (r *round) condition(ctx context.Context, pod *corev1.Pod, message string) 
 			c.LastTransitionTime = have.LastTransitionTime
 		}
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": pod.UID},
-		"status":   map[string]any{"conditions": []any{c}},
-	})
-	if err != nil {
-		return fmt.Errorf("encode condition: %w", err)
-	}
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err = r.s.cfg.Kit.Client.CoreV1().Pods(pod.Namespace).Patch(call, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("patch status: %w", err)
-	}
-	return nil
+	return r.patchStatus(ctx, pod, map[string]any{"conditions": []any{c}})
 }

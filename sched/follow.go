@@ -180,6 +180,7 @@ func (r *round) place(was, p *corev1.Pod) {
 	own := r.assumed[p.UID]
 	delete(r.assumed, p.UID)
 	r.queue.remove(p.UID)
+	r.cluster.Forget(p.UID)
 	r.cluster.SetPod(p.Spec.NodeName, prepared)
 	r.mu.Unlock()
 	if fresh || own || (was != nil && !equality.Semantic.DeepEqual(was.Labels, p.Labels)) {
@@ -222,6 +223,11 @@ func (r *round) enqueue(was, p *corev1.Pod) {
 	prepared := decide.Prepare(p)
 	r.mu.Lock()
 	if !r.assumed[p.UID] {
+		if node := p.Status.NominatedNodeName; node != "" && was == nil { // by an earlier holder
+			r.cluster.Nominate(prepared, node)
+		} else if had := r.cluster.Nominated(p.UID); had != "" {
+			r.cluster.Nominate(prepared, had)
+		}
 		r.queue.add(prepared, time.Now())
 	}
 	r.mu.Unlock()
@@ -236,7 +242,8 @@ func (r *round) dropPod(obj any) {
 	r.mu.Lock()
 	r.queue.remove(p.UID)
 	delete(r.assumed, p.UID)
-	counted := r.cluster.On(p.UID) != ""
+	counted := r.cluster.On(p.UID) != "" || r.cluster.Nominated(p.UID) != ""
+	r.cluster.Forget(p.UID)
 	r.cluster.RemovePod(p.UID)
 	r.mu.Unlock()
 	if counted {

@@ -96,11 +96,12 @@ func (r *round) one(ctx context.Context, it *item, pod *decide.Prepared, snap *d
 		return
 	}
 	if d.Node == "" {
-		r.refused(ctx, it, pod, d)
+		r.refused(ctx, it, pod, r.makeRoom(ctx, pod, snap, d))
 		return
 	}
 	if len(pending) > 0 {
-		r.provision(ctx, it, d.Node, pending)
+		n := snap.Node(d.Node)
+		r.beside(ctx, func() { r.settle(ctx, it, pod, n, pending) })
 		return
 	}
 	placed := *pod
@@ -111,18 +112,11 @@ func (r *round) one(ctx context.Context, it *item, pod *decide.Prepared, snap *d
 		r.mu.Unlock()
 		return
 	}
+	r.cluster.Forget(pod.Object.UID)
 	r.cluster.SetPod(d.Node, &placed)
 	r.assumed[pod.Object.UID] = true
 	r.mu.Unlock()
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
-	r.binds.Go(func() {
-		defer func() { <-r.slots }()
-		r.bind(ctx, it, pod.Object, d.Node)
-	})
+	r.beside(ctx, func() { r.bind(ctx, it, pod.Object, d.Node) })
 }
 
 // decide guards against a pod that crashes a rule.

@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	policylisters "k8s.io/client-go/listers/policy/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -47,6 +48,8 @@ type Scheduler struct {
 	pods       cache.SharedIndexInformer
 	nodes      cache.SharedIndexInformer
 	namespaces cache.SharedIndexInformer
+	budgetInf  cache.SharedIndexInformer
+	disruption policylisters.PodDisruptionBudgetLister
 	volumes    *volumeSource // nil: claims do not count
 	seed       maphash.Seed
 }
@@ -75,10 +78,11 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Binds == 0 {
 		cfg.Binds = 32
 	}
-	core := kit.Informers.Core().V1()
+	core, budgets := kit.Informers.Core().V1(), kit.Informers.Policy().V1().PodDisruptionBudgets()
 	s := &Scheduler{
 		cfg: cfg, seed: maphash.MakeSeed(),
 		pods: core.Pods().Informer(), nodes: core.Nodes().Informer(), namespaces: core.Namespaces().Informer(),
+		budgetInf: budgets.Informer(), disruption: budgets.Lister(),
 	}
 	if cfg.Volumes {
 		classes := kit.Informers.Storage().V1().StorageClasses()
@@ -93,7 +97,7 @@ func New(cfg Config) (*Scheduler, error) {
 }
 
 func (s *Scheduler) sources() []cache.SharedIndexInformer {
-	all := []cache.SharedIndexInformer{s.pods, s.nodes, s.namespaces}
+	all := []cache.SharedIndexInformer{s.pods, s.nodes, s.namespaces, s.budgetInf}
 	if s.volumes != nil {
 		all = append(all, s.volumes.informers...)
 	}

@@ -156,7 +156,7 @@ func TestPodsOfOneAppAreSpreadOverTheNodes(t *testing.T) {
 func TestRefusedPodSaysWhyAndIsPlacedWhenANodeComes(t *testing.T) {
 	c := start(t, node("n1", "1"), node("n2", "1"))
 	c.create(pod("big", "2"))
-	want := "0/2 nodes are available: 2 Insufficient cpu."
+	want := "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
 	if e := c.event("FailedScheduling"); !strings.Contains(e, want) {
 		t.Errorf("event %q, want %q", e, want)
 	}

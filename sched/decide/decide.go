@@ -18,6 +18,8 @@ type Decision struct {
 	Blocked string
 	// Nodes is how many nodes were looked at.
 	Nodes int
+	// Preemption is appended to the message when making room was tried.
+	Preemption string
 }
 
 // Refusal is one node's answer.
@@ -71,33 +73,66 @@ func Pod(s *Snapshot, p *Prepared, seed uint64) Decision {
 	if d.Blocked != "" || len(s.nodes) == 0 {
 		return d
 	}
-	type active struct {
-		name   string
-		refuse filter
-	}
-	all := rules()
-	asked := make([]active, 0, len(all))
-	for _, r := range all {
-		if f := r.prepare(s, p); f != nil {
-			asked = append(asked, active{r.name, f})
-		}
-	}
+	asked := prepare(s, p)
 	feasible := make([]*Node, 0, len(s.nodes))
-nodes:
 	for _, n := range s.nodes {
-		for _, a := range asked {
-			if why := a.refuse(n); why != nil {
-				d.Refusals = append(d.Refusals, Refusal{Node: n.Name, Rule: a.name, Reasons: why})
-				continue nodes
-			}
+		if r, ok := asked.judge(n, p); !ok {
+			d.Refusals = append(d.Refusals, r)
+			continue
 		}
 		feasible = append(feasible, n)
 	}
 	d.Feasible = len(feasible)
 	if len(feasible) > 0 {
-		d.Node = best(s, p, feasible, seed).Name
+		d.Node = choose(s, p, feasible, seed).Name
 	}
 	return d
+}
+
+// choose takes the node that is kept for p, if it fits by now, else the best.
+func choose(s *Snapshot, p *Prepared, feasible []*Node, seed uint64) *Node {
+	for _, n := range feasible {
+		if n.keptFor(p) {
+			return n
+		}
+	}
+	return best(s, p, feasible, seed)
+}
+
+// active are the rules that have something to say about a pod.
+type active []struct {
+	name   string
+	refuse filter
+}
+
+func prepare(s *Snapshot, p *Prepared) active {
+	all := rules()
+	asked := make(active, 0, len(all))
+	for _, r := range all {
+		if f := r.prepare(s, p); f != nil {
+			asked = append(asked, struct {
+				name   string
+				refuse filter
+			}{r.name, f})
+		}
+	}
+	return asked
+}
+
+// judge asks about the node as it is and as it will be with the pods that it
+// is kept for.
+func (all active) judge(n *Node, p *Prepared) (Refusal, bool) {
+	for _, as := range []*Node{n, n.withNominated(p)} {
+		if as == nil {
+			continue
+		}
+		for _, a := range all {
+			if why := a.refuse(as); why != nil {
+				return Refusal{Node: n.Name, Rule: a.name, Reasons: why}, false
+			}
+		}
+	}
+	return Refusal{}, true
 }
 
 // Rules returns the names of the rules that refused any node, each once: what

@@ -1,10 +1,6 @@
 package decide
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "fmt"
 
 // The words in which a refusal reaches the user: upstream's, because people
 // and tools search for them.
@@ -15,6 +11,7 @@ const (
 	ReasonAffinity       = "node(s) didn't match Pod's node affinity/selector"
 	ReasonPorts          = "node(s) didn't have free ports for the requested pod ports"
 	ReasonPods           = "Too many pods"
+	ReasonVolumeBind     = "node(s) didn't find available persistent volumes to bind"
 	ReasonVolumeNode     = "node(s) didn't match PersistentVolume's node affinity"
 	ReasonSpread         = "node(s) didn't match pod topology spread constraints"
 	ReasonSpreadLabel    = ReasonSpread + " (missing required label)"
@@ -26,14 +23,21 @@ const (
 	MessageNoNodes = "no nodes available to schedule pods"
 )
 
-// Message sums the refusals up, "0/3 nodes are available: 3 Insufficient cpu.".
+// Message sums the refusals up, and what making room came to.
 func (d Decision) Message() string {
+	if d.Preemption == "" {
+		return d.why()
+	}
+	return d.why() + " " + d.Preemption
+}
+
+// why sums the refusals up, "0/3 nodes are available: 3 Insufficient cpu.".
+func (d Decision) why() string {
 	if d.Blocked == "" && d.Nodes == 0 {
 		return MessageNoNodes
 	}
-	head := fmt.Sprintf("0/%d nodes are available", d.Nodes)
 	if d.Blocked != "" {
-		return head + ": " + d.Blocked + "."
+		return fmt.Sprintf("0/%d nodes are available: %s.", d.Nodes, d.Blocked)
 	}
 	count := map[string]int{}
 	for _, r := range d.Refusals {
@@ -41,13 +45,5 @@ func (d Decision) Message() string {
 			count[why]++
 		}
 	}
-	parts := make([]string, 0, len(count))
-	for why, n := range count {
-		parts = append(parts, fmt.Sprintf("%d %s", n, why))
-	}
-	slices.Sort(parts)
-	if len(parts) == 0 {
-		return head + "."
-	}
-	return head + ": " + strings.Join(parts, ", ") + "."
+	return summary(d.Nodes, count)
 }

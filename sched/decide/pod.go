@@ -24,6 +24,8 @@ type Prepared struct {
 	// fills it, and Blocked when a volume can never be had as things are.
 	Volumes []*nodeaffinity.NodeSelector
 	Blocked string
+	// Waiting are the claims that are bound with the pod; the caller's, too.
+	Waiting []Waiting
 
 	ports     []port
 	required  nodeaffinity.RequiredNodeAffinity

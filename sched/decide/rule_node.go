@@ -64,19 +64,3 @@ func hostPorts(_ *Snapshot, p *Prepared) filter {
 		return nil
 	}
 }
-
-// volumes refuses nodes from which a bound volume cannot be reached.
-func volumes(_ *Snapshot, p *Prepared) filter {
-	if len(p.Volumes) == 0 {
-		return nil
-	}
-	why := one(ReasonVolumeNode)
-	return func(n *Node) []string {
-		for _, v := range p.Volumes {
-			if !v.Match(n.Object) {
-				return why
-			}
-		}
-		return nil
-	}
-}

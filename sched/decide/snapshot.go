@@ -26,6 +26,7 @@ type Node struct {
 	ports         []port
 	groups        map[string]int // pods per group
 	terms         int            // pods with inter-pod terms that bind others
+	nominated     []*Prepared    // pods that wait for room here
 }
 
 // Pods returns the pods counted on the node; the slice is shared.
@@ -61,6 +62,7 @@ type Cluster struct {
 	snap       *Snapshot
 	all        bool            // the set of nodes changed
 	dirty      map[string]bool // nodes that changed
+	nominated  map[types.UID]string
 }
 
 type placed struct {
@@ -72,7 +74,7 @@ type placed struct {
 func NewCluster() *Cluster {
 	return &Cluster{
 		nodes: map[string]*Node{}, where: map[types.UID]placed{}, namespaces: map[string]labels.Set{},
-		snap: &Snapshot{}, dirty: map[string]bool{},
+		snap: &Snapshot{}, dirty: map[string]bool{}, nominated: map[types.UID]string{},
 	}
 }
 
@@ -113,7 +115,7 @@ func (c *Cluster) RemoveNode(name string) {
 	if !ok {
 		return
 	}
-	if len(n.pods) == 0 {
+	if len(n.pods) == 0 && len(n.nominated) == 0 {
 		delete(c.nodes, name)
 	} else {
 		c.edit(name).Object = nil
@@ -145,7 +147,7 @@ func (c *Cluster) RemovePod(uid types.UID) {
 	for _, p := range n.pods {
 		n.ports = append(n.ports, p.ports...)
 	}
-	if n.Object == nil && len(n.pods) == 0 {
+	if n.Object == nil && len(n.pods) == 0 && len(n.nominated) == 0 {
 		delete(c.nodes, at.node)
 	}
 }
