@@ -136,7 +136,7 @@ func schedulerRules() []rbacv1.PolicyRule {
 		on("", list("pods/status"), "patch", "update"),
 		on("apps", list("replicasets", "statefulsets"), read()...),
 		on("policy", list("poddisruptionbudgets"), read()...),
-		on("", list("persistentvolumeclaims"), append(read(), "update", "patch")...),
+		on("", list("persistentvolumeclaims", "persistentvolumes"), append(read(), "update", "patch")...),
 		on("storage.k8s.io", list("csinodes", "csidrivers", "csistoragecapacities", "storageclasses", "volumeattachments"), read()...),
 		on("scheduling.k8s.io", list("priorityclasses"), read()...),
 		on("authentication.k8s.io", list("tokenreviews"), "create"),
