@@ -40,6 +40,7 @@ func (m maker) hosts(ctx context.Context, out map[manifest.ImageID]image) error 
 	if err != nil {
 		return err
 	}
+	debs.link("bin/nc", "nc.openbsd") // Debian's alternatives are made when a package is installed
 	base, err := m.base(ctx, debs)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/onsi/ginkgo/v2/types"
@@ -69,6 +70,10 @@ func batches(tests []test, procs int) []batch {
 func (s suite) run(ctx context.Context, tests []test) []result {
 	var all []result
 	for _, b := range batches(tests, s.procs) {
+		if ctx.Err() != nil {
+			all = append(all, b.results(nil)...)
+			continue
+		}
 		begin := time.Now()
 		found, err := s.batch(ctx, b)
 		if err != nil {
@@ -116,7 +121,13 @@ func (s suite) batch(ctx context.Context, b batch) ([]types.SpecReport, error) {
 	// Interrupted, ginkgo still lets tests clean up and writes its reports.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
-	ran := cmd.Run() // a failed test is a failed command: the report tells more
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ran := cmd.Start()
+	if ran == nil {
+		ran = cmd.Wait() // a failed test is a failed command: the report tells more
+		// Where ginkgo had to be killed its processes are left: all of a group.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	data, err := os.ReadFile(report)
 	if err != nil {
 		return nil, fmt.Errorf("no report: %w: ginkgo ended with: %w: see %s", err, ran, log.Name())
