@@ -36,6 +36,9 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, a lifecycle.Action)
 	if f != nil {
 		return refresh, f
 	}
+	if f := w.imageVolumes(ctx, pod, c, a, places); f != nil {
+		return refresh, f
+	}
 	cfg, err := w.containerConfig(ctx, pod, c, a, img, places)
 	if err != nil {
 		return refresh, fail(lifecycle.ReasonConfigError, "Failed", fmt.Errorf("Error: %w", err))
@@ -88,6 +91,26 @@ func (w *worker) image(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 		return img, nil
 	}
 	return img, &lifecycle.Failure{Action: a, Reason: err.reason, Message: err.Error()}
+}
+
+// imageVolumes makes sure of the images that the container mounts, and puts
+// the runtime's ids of them into places.
+func (w *worker) imageVolumes(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a lifecycle.Action, places map[string]volume.Place) *lifecycle.Failure {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		mounted := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name })
+		if v.Image == nil || !mounted {
+			continue
+		}
+		img, f := w.image(ctx, pod, &corev1.Container{Name: c.Name, Image: v.Image.Reference, ImagePullPolicy: v.Image.PullPolicy}, a)
+		if f != nil {
+			return f
+		}
+		place := places[v.Name]
+		place.Image = img.id
+		places[v.Name] = place
+	}
+	return nil
 }
 
 // containerConfig gathers what the container is made of.

@@ -35,6 +35,7 @@ type worker struct {
 	retryAt   time.Time
 	adopted   bool
 	waits     map[string]string // container -> waiting reason that was last told
+	refused   bool              // the pod's rejection has been told
 
 	mu         sync.Mutex // guards the fields below
 	pod        *corev1.Pod
@@ -205,6 +206,10 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 	}
 	w.syncProbes(ctx, pod, sandboxes, containers)
 	in := w.input(ctx, pod, gone, sandboxes, containers)
+	if r := in.Rejected; r != nil && !w.refused {
+		w.refused = true
+		w.event(corev1.EventTypeWarning, r.Reason, "Admitting", r.Message, "")
+	}
 	plan := w.machine.Plan(in, now)
 	w.perform(ctx, pod, plan, sandboxes)
 	if plan.Clean && gone {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/httpstream"
@@ -77,6 +78,16 @@ func TestAnAPIApartReachesThePodsOfANode(t *testing.T) {
 			}
 		}
 	})
+	t.Run("exec and logs over the oldest WebSockets", func(t *testing.T) {
+		u := at("web", "exec").VersionedParams(&corev1.PodExecOptions{Command: []string{"echo", "from", "inside"}, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+		if got := channels(t, cfg, u, "channel.k8s.io"); !strings.Contains(got, "from inside\n") {
+			t.Errorf("exec: %q", got)
+		}
+		u = n.api.Admin.CoreV1().RESTClient().Get().Namespace("default").Resource("pods").Name("web").SubResource("log").URL()
+		if got := channels(t, cfg, u, "binary.k8s.io"); got != "started\n" {
+			t.Errorf("logs: %q", got)
+		}
+	})
 	t.Run("attach", func(t *testing.T) {
 		u := at("talk", "attach").VersionedParams(&corev1.PodAttachOptions{Stdin: true, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
 		for name, ex := range executors(t, cfg, u) {
@@ -112,6 +123,32 @@ func TestAnAPIApartReachesThePodsOfANode(t *testing.T) {
 			t.Errorf("logs: %v", err)
 		}
 	})
+}
+
+// channels reads a WebSocket of that protocol to its end; of exec's, each
+// message begins with the number of its channel.
+func channels(t *testing.T, cfg *rest.Config, u *url.URL, protocol string) string {
+	t.Helper()
+	tlsCfg, err := rest.TLSConfigFor(cfg)
+	must(t, err)
+	u.Scheme = "wss"
+	d := websocket.Dialer{TLSClientConfig: tlsCfg, Subprotocols: []string{protocol}, HandshakeTimeout: 30 * time.Second}
+	c, resp, err := d.DialContext(t.Context(), u.String(), nil)
+	must(t, err)
+	_ = resp.Body.Close()
+	defer c.Close()
+	must(t, c.SetReadDeadline(time.Now().Add(30*time.Second)))
+	var out []byte
+	for {
+		_, b, err := c.ReadMessage()
+		if err != nil {
+			return string(out)
+		}
+		if protocol == "channel.k8s.io" && len(b) > 0 {
+			b = b[1:]
+		}
+		out = append(out, b...)
+	}
 }
 
 // attach writes input to a process that runs and waits for its answer.

@@ -110,6 +110,10 @@ func TestAPodIsLookedIntoAndEndsAsItSays(t *testing.T) {
 		c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data", SubPathExpr: "of/$(ME)"}, {Name: "info", MountPath: "/info"}}
 		c.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("77Mi")}
 	}))
+	n.create(pod("of-images", "ls /img/bin/busybox /sub; sleep 1000", func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "i", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: box, PullPolicy: corev1.PullNever}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "i", MountPath: "/img"}, {Name: "i", MountPath: "/sub", SubPath: "bin"}}
+	}))
 	p := n.eventually("target", "ready", ready)
 	p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
 		TargetContainerName: "app",
@@ -129,6 +133,7 @@ func TestAPodIsLookedIntoAndEndsAsItSays(t *testing.T) {
 		t.Errorf("last words: %+v", st)
 	}
 	n.says("placed", "app", "77")
+	n.says("of-images", "app", "/img/bin/busybox", "hostname")
 	if b, err := os.ReadFile(filepath.Join(n.dir, "data-of-pods", "of", "placed", "file")); err != nil || string(b) != "here\n" {
 		t.Errorf("subPathExpr: %q, %v", b, err)
 	}
