@@ -18,6 +18,7 @@ func All() []registry.Kind {
 		ValidatingWebhookConfiguration(), MutatingWebhookConfiguration(),
 		ValidatingAdmissionPolicy(), ValidatingAdmissionPolicyBinding(), MutatingAdmissionPolicy(), MutatingAdmissionPolicyBinding(),
 		FlowSchema(), PriorityLevelConfiguration(),
+		ResourceClaim(), ResourceClaimTemplate(), ResourceSlice(), DeviceClass(), DeviceTaintRule(),
 		Peer(),
 	}
 }
