@@ -12,6 +12,7 @@ import (
 	"skein.dev/skein/controllers/disruption"
 	"skein.dev/skein/controllers/endpoints"
 	"skein.dev/skein/controllers/endpointslice"
+	"skein.dev/skein/controllers/ephemeral"
 	"skein.dev/skein/controllers/gc"
 	"skein.dev/skein/controllers/job"
 	"skein.dev/skein/controllers/namespace"
@@ -25,6 +26,7 @@ import (
 	"skein.dev/skein/controllers/serviceaccount"
 	"skein.dev/skein/controllers/statefulset"
 	"skein.dev/skein/controllers/ttlafterfinished"
+	"skein.dev/skein/controllers/volumebinder"
 )
 
 // maker makes one controller, where what it needs is served.
@@ -70,6 +72,8 @@ func (c *Config) makers() []maker {
 		{"disruption-controller", "poddisruptionbudgets.policy statefulsets.apps", func() (run.Controller, error) { return disruption.New(kit, c.Serves) }},
 		{"clusterrole-aggregation-controller", "clusterroles.rbac.authorization.k8s.io", func() (run.Controller, error) { return clusterrole.New(kit) }},
 		{"persistentvolumeclaim-protection-controller", "persistentvolumeclaims", func() (run.Controller, error) { return protection.NewClaims(kit) }},
+		{"persistentvolume-binder-controller", "persistentvolumes persistentvolumeclaims storageclasses.storage.k8s.io", func() (run.Controller, error) { return volumebinder.New(kit) }},
+		{"ephemeral-volume-controller", "persistentvolumeclaims", func() (run.Controller, error) { return ephemeral.New(kit) }},
 		{"persistentvolume-protection-controller", "persistentvolumes", func() (run.Controller, error) { return protection.NewVolumes(kit) }},
 	}
 	if c.Metadata != nil {

@@ -193,7 +193,7 @@ func (m *mesh) components() {
 		m.Fatal(err)
 	}
 	sk, _ := kit("default-scheduler", "system:kube-scheduler")
-	s, err := sched.New(sched.Config{Kit: sk})
+	s, err := sched.New(sched.Config{Kit: sk, Volumes: true})
 	if err != nil {
 		m.Fatal(err)
 	}

@@ -1,0 +1,192 @@
+package controllers_test
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func TestRealAPIPreemption(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	if _, err := m.admin.SchedulingV1().PriorityClasses().Create(t.Context(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "high"}, Value: 1000}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod := func(name, class, cpu string) {
+		t.Helper()
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: template("p", nil).Spec}
+		p.Spec.PriorityClassName = class
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
+		if _, err := m.admin.CoreV1().Pods("app").Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		pod(fmt.Sprintf("low-%d", i), "", "3")
+	}
+	m.wait("the nodes are full", func() bool { return len(m.running("app")) == 3 })
+	pod("high", "high", "3")
+	waitFor(m, "the high pod runs", func() (*corev1.Pod, error) {
+		return m.admin.CoreV1().Pods("app").Get(t.Context(), "high", metav1.GetOptions{})
+	}, func(p *corev1.Pod) bool { return p.Spec.NodeName != "" })
+	m.wait("one low pod has gone", func() bool {
+		n := 0
+		for i := range 3 {
+			if _, err := m.admin.CoreV1().Pods("app").Get(t.Context(), fmt.Sprintf("low-%d", i), metav1.GetOptions{}); err == nil {
+				n++
+			}
+		}
+		return n == 2
+	})
+}
+
+func TestRealAPIBudgetCountsItsPods(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	m.deploy("app", 3)
+	one := intstr.FromInt32(1)
+	pdb := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &one, Selector: selector("hello")}}
+	if _, err := m.admin.PolicyV1().PodDisruptionBudgets("app").Create(t.Context(), pdb, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(m, "one may go", func() (*policyv1.PodDisruptionBudget, error) {
+		return m.admin.PolicyV1().PodDisruptionBudgets("app").Get(t.Context(), "b", metav1.GetOptions{})
+	}, func(b *policyv1.PodDisruptionBudget) bool {
+		return b.Status.DisruptionsAllowed == 1 && b.Status.ExpectedPods == 3 && b.Status.CurrentHealthy == 3 && b.Status.ObservedGeneration == b.Generation
+	})
+}
+
+func TestRealAPIQuotaIsGivenBack(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
+		corev1.ResourcePods: resource.MustParse("5"), "count/deployments.apps": resource.MustParse("5"), corev1.ResourceConfigMaps: resource.MustParse("5"),
+		"count/leases.coordination.k8s.io": resource.MustParse("5"),
+	}}}
+	m.deploy("app", 2)
+	if _, err := m.admin.CoreV1().ResourceQuotas("app").Create(t.Context(), q, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	get := func() (*corev1.ResourceQuota, error) {
+		return m.admin.CoreV1().ResourceQuotas("app").Get(t.Context(), "q", metav1.GetOptions{})
+	}
+	used := func(pods, deployments int64) func(*corev1.ResourceQuota) bool {
+		return func(q *corev1.ResourceQuota) bool {
+			p, d, c := q.Status.Used[corev1.ResourcePods], q.Status.Used["count/deployments.apps"], q.Status.Used[corev1.ResourceConfigMaps]
+			return p.Value() == pods && d.Value() == deployments && c.Value() == 1 && len(q.Status.Hard) == 4
+		}
+	}
+	waitFor(m, "what was there is counted", get, used(2, 1))
+	policy := metav1.DeletePropagationBackground
+	if err := m.admin.AppsV1().Deployments("app").Delete(t.Context(), "hello", metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(m, "what has gone is given back", get, used(0, 0))
+}
+
+func TestRealAPIClusterRolesAreAggregated(t *testing.T) {
+	m := serve(t)
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "things", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{"example.com"}, Resources: []string{"things"}, Verbs: []string{"get"}}}}
+	if _, err := m.admin.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	has := func(name string) bool {
+		r, err := m.admin.RbacV1().ClusterRoles().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range r.Rules {
+			if rule.APIGroups[0] == "example.com" {
+				return true
+			}
+		}
+		return false
+	}
+	m.wait("view has it", func() bool { return has("view") })
+	m.wait("and so has admin, through edit", func() bool { return has("edit") && has("admin") })
+}
+
+func (m *mesh) volume(name, class, node string) {
+	m.Helper()
+	v := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeSpec{
+		Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("5Gi")}, StorageClassName: class,
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+		PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/mnt/" + name}},
+		NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
+		}}}},
+	}}
+	if _, err := m.admin.CoreV1().PersistentVolumes().Create(m.Context(), v, metav1.CreateOptions{}); err != nil {
+		m.Fatal(err)
+	}
+}
+
+func (m *mesh) claim(name, class string) {
+	m.Helper()
+	c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeClaimSpec{
+		StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}}
+	if _, err := m.admin.CoreV1().PersistentVolumeClaims("app").Create(m.Context(), c, metav1.CreateOptions{}); err != nil {
+		m.Fatal(err)
+	}
+}
+
+func TestRealAPIVolumesAreBoundAndReleased(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	wait := storagev1.VolumeBindingWaitForFirstConsumer
+	if _, err := m.admin.StorageV1().StorageClasses().Create(t.Context(), &storagev1.StorageClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &wait,
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.volume("now", "hand", "n1")
+	m.volume("later", "late", "n2")
+	m.claim("now", "hand")
+	m.claim("later", "late")
+	phase := func(name string, want corev1.PersistentVolumeClaimPhase) {
+		t.Helper()
+		waitFor(m, name+" is "+string(want), func() (*corev1.PersistentVolumeClaim, error) {
+			return m.admin.CoreV1().PersistentVolumeClaims("app").Get(t.Context(), name, metav1.GetOptions{})
+		}, func(c *corev1.PersistentVolumeClaim) bool { return c.Status.Phase == want })
+	}
+	phase("now", corev1.ClaimBound)
+	phase("later", corev1.ClaimPending)
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: template("p", nil).Spec}
+	p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "later"}}}}
+	if _, err := m.admin.CoreV1().Pods("app").Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	phase("later", corev1.ClaimBound)
+	waitFor(m, "the pod runs where its volume is", func() (*corev1.Pod, error) {
+		return m.admin.CoreV1().Pods("app").Get(t.Context(), "p", metav1.GetOptions{})
+	}, func(p *corev1.Pod) bool { return p.Spec.NodeName == "n2" })
+	client := m.admin.CoreV1().PersistentVolumeClaims("app")
+	if err := client.Delete(t.Context(), "later", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := client.Get(t.Context(), "later", metav1.GetOptions{}); err != nil || got.DeletionTimestamp == nil {
+		t.Errorf("a claim in use is deleted: %v", err)
+	}
+	if err := m.admin.CoreV1().Pods("app").Delete(t.Context(), "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.wait("the claim goes after its pod", func() bool {
+		_, err := client.Get(t.Context(), "later", metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	waitFor(m, "the volume is released", func() (*corev1.PersistentVolume, error) {
+		return m.admin.CoreV1().PersistentVolumes().Get(t.Context(), "later", metav1.GetOptions{})
+	}, func(v *corev1.PersistentVolume) bool { return v.Status.Phase == corev1.VolumeReleased })
+}
