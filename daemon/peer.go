@@ -322,7 +322,7 @@ func (p *peer) makeRoles(ctx context.Context) error {
 	}
 	p.control, err = controllers.New(controllers.Config{
 		Kit: kit, Members: p.pool, Metadata: meta, RootCA: p.keyring.CAPEM(identity.Serving),
-		MinRevision: p.assignedAt,
+		Serves: p.api.Serves, MinRevision: p.assignedAt,
 	})
 	return err
 }
