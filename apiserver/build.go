@@ -25,7 +25,6 @@ import (
 	"k8s.io/component-base/compatibility"
 	aggscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
-	"skein.dev/skein/apiserver/admit"
 	"skein.dev/skein/apiserver/registry"
 )
 
@@ -123,7 +122,9 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 		return nil, err
 	}
 	c.Authorization.Authorizer = s.authz
-	c.AdmissionControl = admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac})
+	if c.AdmissionControl, err = s.admission(c); err != nil {
+		return nil, err
+	}
 	s.describe(c)
 	return c, nil
 }

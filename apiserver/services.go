@@ -88,7 +88,7 @@ type standard interface {
 	rest.ResetFieldsStrategy
 }
 
-// Create implements rest.Creature.
+// Create implements rest.Creater.
 func (v *services) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	var named []string
 	if svc, ok := obj.(*corev1.Service); ok {
