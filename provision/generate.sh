@@ -16,7 +16,7 @@ tool deepcopy-gen --go-header-file /dev/null --output-file zz_generated.deepcopy
 # cache; the rules that openapi-gen's linter names are upstream's to follow.
 served=(
 	k8s.io/api/{admissionregistration,apps,authentication,authorization,autoscaling,batch,certificates}/v1
-	k8s.io/api/{coordination,core,discovery,events,flowcontrol,networking,node,policy,rbac,resource,scheduling,storage}/v1
+	k8s.io/api/{coordination,core,discovery,events,flowcontrol,networking,node,policy,rbac,resource,scheduling,storage,storagemigration}/v1
 	k8s.io/api/autoscaling/v2
 	k8s.io/api/scheduling/v1alpha3 # what a Job's spec refers to
 	k8s.io/apimachinery/pkg/{api/resource,apis/meta/v1,runtime,util/intstr,version}

@@ -14,17 +14,21 @@ func deviceClaim(c *resourcev1.DeviceClaim) {
 	for i := range c.Requests {
 		r := &c.Requests[i]
 		if r.Exactly != nil {
-			devices(&r.Exactly.AllocationMode, &r.Exactly.Count)
+			devices(&r.Exactly.AllocationMode, &r.Exactly.Count, r.Exactly.Tolerations)
 		}
 		for j := range r.FirstAvailable {
-			devices(&r.FirstAvailable[j].AllocationMode, &r.FirstAvailable[j].Count)
+			sub := &r.FirstAvailable[j]
+			devices(&sub.AllocationMode, &sub.Count, sub.Tolerations)
 		}
 	}
 }
 
-func devices(mode *resourcev1.DeviceAllocationMode, count *int64) {
+func devices(mode *resourcev1.DeviceAllocationMode, count *int64, tolerations []resourcev1.DeviceToleration) {
 	set(mode, resourcev1.DeviceAllocationModeExactCount)
 	if *mode == resourcev1.DeviceAllocationModeExactCount {
 		set(count, 1)
+	}
+	for i := range tolerations {
+		set(&tolerations[i].Operator, resourcev1.DeviceTolerationOpEqual)
 	}
 }

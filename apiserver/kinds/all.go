@@ -14,7 +14,7 @@ func All() []registry.Kind {
 		PersistentVolume(), PersistentVolumeClaim(), LimitRange(), ResourceQuota(), HorizontalPodAutoscaler(),
 		NetworkPolicy(), Ingress(), IngressClass(), IPAddress(), ServiceCIDR(), RuntimeClass(),
 		CSIDriver(), CSINode(), CSIStorageCapacity(), VolumeAttachment(), VolumeAttributesClass(),
-		CertificateSigningRequest(),
+		CertificateSigningRequest(), ClusterTrustBundle(), StorageVersionMigration(),
 		ValidatingWebhookConfiguration(), MutatingWebhookConfiguration(),
 		ValidatingAdmissionPolicy(), ValidatingAdmissionPolicyBinding(), MutatingAdmissionPolicy(), MutatingAdmissionPolicyBinding(),
 		FlowSchema(), PriorityLevelConfiguration(),

@@ -1,6 +1,7 @@
 package validation
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/operation"
+	"k8s.io/apimachinery/pkg/api/validate"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -35,6 +38,20 @@ func each[T any, K comparable](p *problems, path *field.Path, list []T, limit in
 		}
 		seen[k] = true
 	}
+}
+
+// eachItem is each for lists whose rules upstream generates: there the message
+// shows the whole item that is one too many.
+func eachItem[T any](p *problems, path *field.Path, list []T, limit int, key func(T) string, check func(at *field.Path, item *T)) {
+	seen := map[string]bool{}
+	each[T, string](p, path, list, limit, nil, func(at *field.Path, item *T) {
+		check(at, item)
+		k := key(*item)
+		if seen[k] {
+			p.duplicate(at, *item)
+		}
+		seen[k] = true
+	})
 }
 
 func itself(s string) string { return s }
@@ -92,10 +109,8 @@ func qualifiedName(p *problems, path *field.Path, name string) {
 }
 
 func fullName(p *problems, path *field.Path, name resourcev1.FullyQualifiedName) {
-	qualifiedName(p, path, string(name))
-	if !strings.Contains(string(name), "/") {
-		p.invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash")
-	}
+	// The rule needs a context only because all generated rules have one.
+	p.add(validate.ResourceFullyQualifiedName(context.TODO(), operation.Operation{}, path, &name, nil)...)
 }
 
 func identifier(p *problems, path *field.Path, id string) {
@@ -141,7 +156,7 @@ func (r requests) reference(p *problems, path *field.Path, name string) {
 
 func deviceClaim(p *problems, path *field.Path, c *resourcev1.DeviceClaim) {
 	names := requestsOf(c)
-	each(p, path.Child("requests"), c.Requests, resourcev1.DeviceRequestsMaxSize,
+	eachItem(p, path.Child("requests"), c.Requests, resourcev1.DeviceRequestsMaxSize,
 		func(r resourcev1.DeviceRequest) string { return r.Name },
 		func(at *field.Path, r *resourcev1.DeviceRequest) { deviceRequest(p, at, r) })
 	each[resourcev1.DeviceConstraint, string](p, path.Child("constraints"), c.Constraints, resourcev1.DeviceConstraintsMaxSize, nil,
@@ -174,24 +189,25 @@ func deviceRequest(p *problems, at *field.Path, r *resourcev1.DeviceRequest) {
 	case several && r.Exactly != nil:
 		p.invalid(at, nil, one+", but multiple fields are set")
 	case several:
-		each(p, at.Child("firstAvailable"), r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize,
+		eachItem(p, at.Child("firstAvailable"), r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize,
 			func(r resourcev1.DeviceSubRequest) string { return r.Name },
 			func(at *field.Path, r *resourcev1.DeviceSubRequest) {
 				p.shortName(at.Child("name"), r.Name)
-				wantedDevices(p, at, r.DeviceClassName, r.Selectors, r.AllocationMode, r.Count, r.Tolerations)
+				p.requireFormat(at.Child("deviceClassName"), r.DeviceClassName, content.IsDNS1123Subdomain)
+				wantedDevices(p, at, r.Selectors, r.AllocationMode, r.Count, r.Tolerations)
 			})
 	case r.Exactly != nil:
 		e := r.Exactly
-		wantedDevices(p, at.Child("exactly"), e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations)
+		p.requireFormat(at.Child("exactly", "deviceClassName"), e.DeviceClassName, validation.IsDNS1123Subdomain)
+		wantedDevices(p, at.Child("exactly"), e.Selectors, e.AllocationMode, e.Count, e.Tolerations)
 	default:
 		p.required(at, one)
 	}
 }
 
-func wantedDevices(p *problems, at *field.Path, class string, selectors []resourcev1.DeviceSelector,
+func wantedDevices(p *problems, at *field.Path, selectors []resourcev1.DeviceSelector,
 	mode resourcev1.DeviceAllocationMode, count int64, tolerations []resourcev1.DeviceToleration,
 ) {
-	p.requireFormat(at.Child("deviceClassName"), class, content.IsDNS1123Subdomain)
 	deviceSelectors(p, at.Child("selectors"), selectors, false)
 	switch mode {
 	case resourcev1.DeviceAllocationModeAll:
@@ -310,8 +326,14 @@ func deviceTaint(p *problems, at *field.Path, t, old *resourcev1.DeviceTaint) {
 // those that end the wait in failure.
 func bindingConditions(p *problems, at *field.Path, good, bad []string) {
 	ok, fail := at.Child("bindingConditions"), at.Child("bindingFailureConditions")
-	each(p, ok, good, resourcev1.BindingConditionsMaxSize, itself, func(at *field.Path, name *string) { p.labelName(at, *name) })
-	each(p, fail, bad, resourcev1.BindingFailureConditionsMaxSize, itself, func(at *field.Path, name *string) { p.labelName(at, *name) })
+	for _, l := range []struct {
+		at    *field.Path
+		names []string
+		limit int
+	}{{ok, good, resourcev1.BindingConditionsMaxSize}, {fail, bad, resourcev1.BindingFailureConditionsMaxSize}} {
+		each[string, string](p, l.at, l.names, l.limit, nil, func(at *field.Path, name *string) { p.labelName(at, *name) })
+		each(p, l.at, l.names, -1, itself, func(*field.Path, *string) {})
+	}
 	for i, name := range bad {
 		if slices.Contains(good, name) {
 			p.invalid(fail.Index(i), name, "bindingFailureConditions must not overlap with bindingConditions")

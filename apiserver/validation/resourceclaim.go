@@ -1,10 +1,13 @@
 package validation
 
 import (
+	"context"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/operation"
+	"k8s.io/apimachinery/pkg/api/validate"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -22,24 +25,32 @@ func ResourceClaim(c *resourcev1.ResourceClaim) field.ErrorList {
 func ResourceClaimUpdate(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	p := meta(&c.ObjectMeta, apimachinery.NameIsDNSSubdomain)
 	p.add(metaUpdate(&c.ObjectMeta, &old.ObjectMeta).list...)
-	p.immutable(field.NewPath("spec"), c.Spec, old.Spec)
+	p.fixed(field.NewPath("spec"), c.Spec, old.Spec)
 	return p.list
 }
 
 // ResourceClaimTemplate validates a template of claims.
 func ResourceClaimTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	p := meta(&t.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	claimTemplate(&p, t)
+	return p.list
+}
+
+func claimTemplate(p *problems, t *resourcev1.ResourceClaimTemplate) {
 	path := field.NewPath("spec")
 	p.labels(path.Child("metadata", "labels"), t.Spec.Labels)
 	p.add(apimachinery.ValidateAnnotations(t.Spec.Annotations, path.Child("metadata", "annotations"))...)
-	deviceClaim(&p, path.Child("spec", "devices"), &t.Spec.Spec.Devices)
-	return p.list
+	deviceClaim(p, path.Child("spec", "devices"), &t.Spec.Spec.Devices)
 }
 
 // ResourceClaimTemplateUpdate validates a change of a template; its claim stays.
 func ResourceClaimTemplateUpdate(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	p := metaUpdate(&t.ObjectMeta, &old.ObjectMeta)
-	p.immutable(field.NewPath("spec"), t.Spec, old.Spec)
+	if equality.Semantic.DeepEqual(t.Spec, old.Spec) {
+		return p.list
+	}
+	claimTemplate(&p, t)
+	p.immutable(field.NewPath("spec"), printed(t.Spec), printed(old.Spec))
 	return p.list
 }
 
@@ -55,7 +66,7 @@ func (a allocated) String() string {
 	return strings.Join(parts, "/")
 }
 
-// MarshalJSON makes messages show the name.
+// MarshalText makes messages show the name.
 func (a allocated) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // ResourceClaimStatusUpdate validates what is allocated for a claim, who uses
@@ -64,7 +75,7 @@ func ResourceClaimStatusUpdate(c, old *resourcev1.ResourceClaim) field.ErrorList
 	p := metaUpdate(&c.ObjectMeta, &old.ObjectMeta)
 	path, names := field.NewPath("status"), requestsOf(&c.Spec.Devices)
 	users := path.Child("reservedFor")
-	each(&p, users, c.Status.ReservedFor, resourcev1.ResourceClaimReservedForMaxSize,
+	eachItem(&p, users, c.Status.ReservedFor, resourcev1.ResourceClaimReservedForMaxSize,
 		func(r resourcev1.ResourceClaimConsumerReference) string { return string(r.UID) },
 		func(at *field.Path, r *resourcev1.ResourceClaimConsumerReference) {
 			p.need(at, "resource", r.Resource)
@@ -202,7 +213,7 @@ func deviceClass(p *problems, s, old *resourcev1.DeviceClassSpec) {
 		func(at *field.Path, c *resourcev1.DeviceClassConfiguration) {
 			opaque(p, at.Child("opaque"), c.Opaque, stored)
 		})
-	if name := s.ExtendedResourceName; name != nil && !extendedName(*name) {
-		p.invalid(path.Child("extendedResourceName"), *name, "must be a valid extended resource name")
+	if name := s.ExtendedResourceName; name != nil {
+		p.add(validate.ExtendedResourceName(context.TODO(), operation.Operation{}, path.Child("extendedResourceName"), name, nil)...)
 	}
 }

@@ -291,5 +291,3 @@ func (c *podCheck) checkPodResources(path *field.Path) {
 		}
 	}
 }
-
-func extendedName(name string) bool { return extended(corev1.ResourceName(name)) }

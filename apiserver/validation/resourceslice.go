@@ -60,7 +60,7 @@ func resourceSlice(p *problems, s, old *resourcev1.ResourceSliceSpec) {
 		p.invalid(path, "", "only one of `sharedCounters` or `devices` is allowed")
 	}
 	sliceDevices(p, path.Child("devices"), s, old)
-	each(p, path.Child("sharedCounters"), s.SharedCounters, resourcev1.ResourceSliceMaxCounterSets,
+	eachItem(p, path.Child("sharedCounters"), s.SharedCounters, resourcev1.ResourceSliceMaxCounterSets,
 		func(c resourcev1.CounterSet) string { return c.Name },
 		func(at *field.Path, c *resourcev1.CounterSet) {
 			p.requireShortName(at.Child("name"), c.Name)
@@ -135,7 +135,7 @@ func offeredDevice(p *problems, at *field.Path, d, old *resourcev1.Device, choos
 		each[resourcev1.DeviceTaint, string](p, at.Child("taints"), d.Taints, resourcev1.DeviceTaintsMaxLength, nil,
 			func(at *field.Path, t *resourcev1.DeviceTaint) { deviceTaint(p, at, t, nil) })
 	}
-	each(p, at.Child("consumesCounters"), d.ConsumesCounters, resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice,
+	eachItem(p, at.Child("consumesCounters"), d.ConsumesCounters, resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice,
 		func(c resourcev1.DeviceCounterConsumption) string { return c.CounterSet },
 		func(at *field.Path, c *resourcev1.DeviceCounterConsumption) {
 			p.requireShortName(at.Child("counterSet"), c.CounterSet)
@@ -187,7 +187,7 @@ func attribute(p *problems, at *field.Path, a resourcev1.DeviceAttribute) {
 	}
 	switch n {
 	case 0:
-		p.invalid(at, "", "exactly one value must be specified")
+		p.invalid(at, "", "must specify one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`")
 	case 1:
 	default:
 		p.invalid(at, printed(a), "exactly one value must be specified")
@@ -259,6 +259,15 @@ func requestRange(p *problems, at *field.Path, most, usual resource.Quantity, r 
 	first := least.DeepCopy()
 	first.Add(*r.Step)
 	order("step", *r.Step, first, most, fmt.Sprintf("one step %s is larger than capacity value: %s", first.String(), most.String()))
+	before := len(p.list)
+	p.nonNegativeQuantity(at.Child("default"), usual)
+	p.nonNegativeQuantity(at.Child("min"), *least)
+	if r.Max != nil {
+		p.nonNegativeQuantity(at.Child("max"), *r.Max)
+	}
+	if len(p.list) > before {
+		return
+	}
 	for _, v := range values {
 		if step := r.Step.MilliValue(); step != 0 && (v.MilliValue()-least.MilliValue())%step != 0 {
 			p.invalid(at.Child("step"), v.String(), fmt.Sprintf("value is not a multiple of a given step (%s) from (%s)", r.Step.String(), least.String()))
