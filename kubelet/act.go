@@ -50,6 +50,8 @@ func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) (r
 	case lifecycle.Remove:
 		_, err = w.k.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
 		w.k.runtime.Forget(a.ID)
+	case lifecycle.Resize:
+		err = w.resize(ctx, pod, a)
 	case lifecycle.Cleanup:
 		err = w.cleanup(pod)
 	default:

@@ -43,6 +43,9 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, a lifecycle.Action)
 	if err != nil {
 		return refresh, fail(lifecycle.ReasonConfigError, "Failed", fmt.Errorf("Error: %w", err))
 	}
+	if err := w.widen(pod, w.k.specNode()); err != nil {
+		return refresh, fail(lifecycle.ReasonCreateError, "Failed", fmt.Errorf("Error: %w", err))
+	}
 	// The sandbox's own configuration must be told again; only its names,
 	// cgroup and log directory count.
 	callCtx, cancel := context.WithTimeout(ctx, actionTimeout)
@@ -62,6 +65,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, a lifecycle.Action)
 	if _, err := w.k.runtime.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return refresh, fail(lifecycle.ReasonRunError, "Failed", fmt.Errorf("Error: %s", message(err)))
 	}
+	w.resized(pod, c.Name)
 	w.event(corev1.EventTypeNormal, "Started", "Starting", "Container started", c.Name)
 	if !hook {
 		return refresh, nil

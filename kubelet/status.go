@@ -184,8 +184,13 @@ func (s *statusWriter) patch(ctx context.Context, live *corev1.Pod, status *core
 func mergeConditions(live, ours []corev1.PodCondition) []corev1.PodCondition {
 	owned := []corev1.PodConditionType{
 		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
+		corev1.PodResizePending, corev1.PodResizeInProgress,
 	}
-	out := slices.Clone(live)
+	passing := []corev1.PodConditionType{corev1.PodResizePending, corev1.PodResizeInProgress}
+	out := slices.DeleteFunc(slices.Clone(live), func(c corev1.PodCondition) bool {
+		return slices.Contains(passing, c.Type) &&
+			!slices.ContainsFunc(ours, func(o corev1.PodCondition) bool { return o.Type == c.Type })
+	})
 	for _, c := range ours {
 		i := slices.IndexFunc(out, func(o corev1.PodCondition) bool { return o.Type == c.Type })
 		switch {

@@ -43,6 +43,7 @@ type worker struct {
 	dirty      bool            // something that the pod refers to has changed
 	hooked     map[string]bool // container ids whose postStart hook runs
 	admitted   bool            // the node has said yes to the pod
+	res        resources
 	sandboxes  []lifecycle.Sandbox
 	containers []lifecycle.Container
 }
@@ -94,7 +95,7 @@ func (w *worker) current() (*corev1.Pod, bool) {
 func (w *worker) standing() (pod *corev1.Pod, admitted bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pod, w.admitted && !w.gone
+	return w.res.with(w.pod), w.admitted && !w.gone
 }
 
 // admit notes that the node has said yes.
@@ -200,6 +201,9 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 		w.adopted = true
 		w.adopt(containers, now)
 	}
+	if !w.orphan {
+		pod = w.k.settle(ctx, w, pod)
+	}
 	if dirty {
 		w.machine.Retry()
 		w.refreshAt = now
@@ -247,6 +251,7 @@ func (w *worker) input(ctx context.Context, pod *corev1.Pod, gone bool, sandboxe
 		Pod: pod, Sandboxes: sandboxes, Containers: containers, Probes: w.probes.Results(), Gone: gone,
 		Hooked: w.hooks(), Busy: w.busy != nil, Runtime: w.k.node.runtimeName(), HostIPs: w.k.cfg.hostIPs(),
 	}
+	w.tellResources(&in)
 	if !w.k.cfg.Kit.Settled() && ownedBy(pod, "StatefulSet") {
 		in.HoldSandbox = "it must not run twice, and the cluster has not confirmed it yet"
 	}

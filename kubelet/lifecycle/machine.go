@@ -82,6 +82,8 @@ func (m *Machine) Done(a Action) {
 		delete(m.waiting, "")
 	case Start:
 		delete(m.waiting, a.Name)
+	case Resize:
+		delete(m.waiting, resizing)
 	case StopSandbox:
 		m.stopped[a.ID] = true
 	case Cleanup:
@@ -96,6 +98,9 @@ func (m *Machine) Failed(f Failure, now time.Time) {
 	if f.Action.Op == Kill {
 		delete(m.kills, f.Action.ID) // the next plan asks again
 		key = "\x00kill"             // no container's name
+	}
+	if f.Action.Op == Resize {
+		key = resizing
 	}
 	w := m.waiting[key]
 	if w == nil {

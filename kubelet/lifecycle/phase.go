@@ -96,6 +96,7 @@ func (v *view) sidecarsRun() bool {
 // conditions sets the five conditions that a kubelet owns.
 func (v *view) conditions(st *corev1.PodStatus, initsDone bool) {
 	over := st.Phase == corev1.PodSucceeded || st.Phase == corev1.PodFailed
+	v.resizeConditions(st)
 	v.set(st, corev1.PodReadyToStartContainers, v.live, "", "")
 	switch {
 	case over && st.Phase == corev1.PodSucceeded:

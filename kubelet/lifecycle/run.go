@@ -100,6 +100,7 @@ func (v *view) planRunning() {
 		return
 	}
 	v.collect()
+	v.planResize()
 	v.planEphemeral()
 	if v.planInit() {
 		for i := range v.pod.Spec.Containers {

@@ -156,6 +156,7 @@ func (v *view) container(s *corev1.Container, idle string, isInit bool) corev1.C
 		st.Image = c.Image
 	}
 	st.RestartCount = int32(c.Attempt)
+	v.resources(&st, c)
 	if p := v.previous[s.Name]; p != nil && p.State == Exited {
 		st.LastTerminationState.Terminated = v.terminated(p)
 	} else if r := v.reported(s.Name); r != nil && r.ContainerID != st.ContainerID && r.State.Terminated != nil {

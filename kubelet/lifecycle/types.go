@@ -76,6 +76,14 @@ type Input struct {
 	// Hooked are the containers, by id, whose postStart hook has not ended:
 	// they run, and they have not started yet.
 	Hooked map[string]bool
+	// Given is what the node has given each container, by name.
+	Given map[string]corev1.ResourceRequirements
+	// Resized are the running containers, by id, that do not have it yet.
+	Resized map[string]Resized
+	// PodResized means that the pod's own limits are not what they shall be.
+	PodResized bool
+	// Pending is why the pod has not been given what it asks for.
+	Pending *Rejection
 	// Gone means that the API has no such pod any more.
 	Gone bool
 	// Busy means that earlier actions other than kills are still being done.
@@ -111,6 +119,9 @@ const (
 	Start Op = "start"
 	// Kill runs the preStop hook and stops container ID within Grace.
 	Kill Op = "kill"
+	// Resize gives container ID the limits that the node has given it, the
+	// pod as a whole if there is no ID.
+	Resize Op = "resize"
 	// Remove removes container ID, which does not run.
 	Remove Op = "remove"
 	// Cleanup undoes the volumes, cgroups and directories of the pod.

@@ -142,3 +142,35 @@ func TestAPodIsLookedIntoAndEndsAsItSays(t *testing.T) {
 		t.Errorf("late: %s %s", p.Status.Phase, p.Status.Reason)
 	}
 }
+
+func TestARunningPodIsResizedInTheKernel(t *testing.T) {
+	n := newNode(t)
+	const root = "/sys/fs/cgroup/memory/"
+	if _, err := os.Stat(root + "memory.limit_in_bytes"); err != nil {
+		t.Skip("looks into cgroup v1")
+	}
+	limit := func(mem string) corev1.ResourceRequirements {
+		l := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse(mem)}
+		return corev1.ResourceRequirements{Requests: l, Limits: l}
+	}
+	n.create(pod("grows", "sleep 1000", func(p *corev1.Pod) { p.Spec.Containers[0].Resources = limit("32Mi") }))
+	n.eventually("grows", "ready", ready)
+	for _, size := range []string{"64Mi", "16Mi"} {
+		p, err := n.client.CoreV1().Pods("default").Get(t.Context(), "grows", metav1.GetOptions{})
+		must(t, err)
+		p.Spec.Containers[0].Resources = limit(size)
+		_, err = n.client.CoreV1().Pods("default").Update(t.Context(), p, metav1.UpdateOptions{})
+		must(t, err)
+		want := resource.MustParse(size)
+		n.eventually("grows", "of "+size, func(p *corev1.Pod) bool {
+			id := strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
+			for _, dir := range []string{"", id} { // the pod's own limit and the container's
+				b, err := os.ReadFile(filepath.Join(root, n.cgroup, "kubepods", "poduid-grows", dir, "memory.limit_in_bytes"))
+				if err != nil || strings.TrimSpace(string(b)) != want.AsDec().String() {
+					return false
+				}
+			}
+			return p.Status.ContainerStatuses[0].Resources != nil && p.Status.ContainerStatuses[0].Resources.Limits.Memory().Cmp(want) == 0
+		})
+	}
+}

@@ -196,6 +196,18 @@ func (r *Runtime) StopContainer(ctx context.Context, q *runtimeapi.StopContainer
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
+// UpdateContainerResources implements the runtime service.
+func (r *Runtime) UpdateContainerResources(_ context.Context, q *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.containers[q.ContainerId]
+	if c == nil || c.st.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return nil, notFound("running container", q.ContainerId)
+	}
+	c.resources = q.Linux
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
 // RemoveContainer implements the runtime service.
 func (r *Runtime) RemoveContainer(_ context.Context, q *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
 	r.mu.Lock()

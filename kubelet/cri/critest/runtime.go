@@ -59,7 +59,8 @@ type container struct {
 	id, sandbox string
 	cfg         *runtimeapi.ContainerConfig
 	st          *runtimeapi.ContainerStatus
-	stop        chan struct{} // closed at exit
+	resources   *runtimeapi.LinuxContainerResources // as last updated
+	stop        chan struct{}                       // closed at exit
 }
 
 // Listen serves a new runtime on the unix socket at path. images are those
@@ -175,6 +176,19 @@ func (r *Runtime) Config(name string) *runtimeapi.ContainerConfig {
 		return nil
 	}
 	return found.cfg
+}
+
+// Updated returns the resources that the running container of that name was
+// last given, nil if it has those it was created with.
+func (r *Runtime) Updated(name string) *runtimeapi.LinuxContainerResources {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.cfg.Metadata.Name == name && c.st.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+			return c.resources
+		}
+	}
+	return nil
 }
 
 // nowLocked is a clock that never stands still.
