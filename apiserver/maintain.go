@@ -37,14 +37,64 @@ func (s *Server) maintain(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.watchPolicy(ctx) })
 	g.Go(func() error {
-		if err := s.untilDone(ctx, "create the first objects", s.createFirst); err != nil {
+		if err := s.untilDone(ctx, "create the first objects", s.begin); err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
-		s.rbac.Refresh() // the roles just made hold from the moment the peer is ready
-		s.begun.Store(true)
 		return s.keepEndpoints(ctx)
 	})
 	return g.Wait()
+}
+
+// begin makes sure of the first objects and has the authorizer see them. An
+// old cluster's replica has them already: its components need not wait for a
+// quorum.
+func (s *Server) begin(ctx context.Context) error {
+	s.greet(s.complete)
+	if err := s.createFirst(ctx); err != nil {
+		// Something that was deleted, or is new with this version, cannot be
+		// made now; the cluster can do without it for as long.
+		s.greet(func() bool { return s.exists("/services", metav1.NamespaceDefault, apiServiceName) })
+		return err
+	}
+	s.greet(func() bool { return true })
+	s.begun.Store(true)
+	return nil
+}
+
+// greet lets components in, once the replica has what they are authorized by.
+func (s *Server) greet(enough func() bool) {
+	if enough() {
+		s.rbac.Refresh()
+		s.once.Do(func() { close(s.policed) })
+	}
+}
+
+// complete reports whether the replica has all roles that components need.
+func (s *Server) complete() bool {
+	for _, r := range bootstrap.ClusterRoles() {
+		if !s.exists(rbacv1.GroupName+"/clusterroles", "", r.Name) {
+			return false
+		}
+	}
+	for _, b := range bootstrap.ClusterRoleBindings() {
+		if !s.exists(rbacv1.GroupName+"/clusterrolebindings", "", b.Name) {
+			return false
+		}
+	}
+	return true
+}
+
+// Ready returns when the authorizer knows what the components of a cluster
+// may do; before that in-process clients are forbidden what they need. On a
+// replica that has been of a cluster before, that is at once and without a
+// quorum. An error is ctx's.
+func (s *Server) Ready(ctx context.Context) error {
+	select {
+	case <-s.policed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // untilDone repeats f with growing pauses until it succeeds or ctx ends.

@@ -41,6 +41,8 @@ type Server struct {
 	rbac      *authz.RBAC
 	authz     authorizer.Authorizer
 	begun     atomic.Bool // the first objects exist
+	once      sync.Once
+	policed   chan struct{} // closed when the authorizer has seen the first roles
 
 	// base is the parent of in-process requests; serving that of streams.
 	// Both end with Run, serving first.
@@ -53,7 +55,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, resources: map[string]*registry.Resource{}}
+	s := &Server{cfg: cfg, resources: map[string]*registry.Resource{}, policed: make(chan struct{})}
 	s.base, s.endBase = context.WithCancel(rootContext())
 	s.serving, s.endServing = context.WithCancel(s.base)
 	if err := s.build(); err != nil {
@@ -86,11 +88,35 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		<-gctx.Done()
+		s.settle(hooks)
 		stopHooks() // first the library's controllers, which are clients of ours
 		s.endServing()
 		return nil
 	})
 	return g.Wait()
+}
+
+// settle waits a little for the library's hooks to have begun: one that is
+// stopped while it waits for its informer ends the whole process.
+func (s *Server) settle(ctx context.Context) {
+	client := http.Client{Transport: s.ClientConfig(selfUser).Transport, Timeout: shutdownGrace}
+	for end := time.Now().Add(shutdownGrace); time.Now().Before(end); {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, inProcessHost+"/readyz/poststarthook/crd-informer-synced", nil)
+		if err != nil {
+			return
+		}
+		resp, err := client.Do(r)
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // serve answers on the listener.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -31,6 +32,7 @@ type Policy struct {
 type RBAC struct {
 	load    func() Policy
 	current atomic.Pointer[index]
+	turn    sync.Mutex // held by who replaces current: what was read later stays
 }
 
 var (
@@ -43,7 +45,11 @@ func NewRBAC(load func() Policy) *RBAC { return &RBAC{load: load} }
 
 // Refresh reads the policy anew. Whoever watches it calls this at each
 // change; until the first call every decision reads it.
-func (r *RBAC) Refresh() { r.current.Store(compile(r.load())) }
+func (r *RBAC) Refresh() {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	r.current.Store(compile(r.load()))
+}
 
 func (r *RBAC) index() *index {
 	if i := r.current.Load(); i != nil {
