@@ -75,7 +75,7 @@ func (s *Server) endStreams(h http.Handler, long genericapirequest.LongRunningRe
 		defer cancel()
 		stop := context.AfterFunc(s.serving, cancel)
 		defer stop()
-		h.ServeHTTP(w, r.WithContext(ctx))
+		h.ServeHTTP(w, r.WithContext(s.calm(ctx, info)))
 	})
 }
 
