@@ -66,9 +66,15 @@ func logText(b []byte) []byte {
 	var out []byte
 	for _, l := range lines {
 		// time stream tag text
-		if f := bytes.SplitN(l, []byte(" "), 4); len(f) == 4 {
-			out = append(out, f[3]...)
+		f := bytes.SplitN(l, []byte(" "), 4)
+		if len(f) < 4 {
+			continue
 		}
+		text := f[3]
+		if string(f[2]) == "P" { // a part of a line: its end is the log's, not the container's
+			text = bytes.TrimSuffix(text, []byte("\n"))
+		}
+		out = append(out, text...)
 	}
 	return out[max(0, len(out)-maxFallbackBytes):]
 }
