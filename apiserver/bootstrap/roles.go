@@ -154,6 +154,7 @@ func controllerRules() []rbacv1.PolicyRule {
 		on("discovery.k8s.io", list("endpointslices"), "create"),
 		on("coordination.k8s.io", list("leases"), "create"),
 		on("rbac.authorization.k8s.io", list("clusterroles"), "escalate"),
+		on("certificates.k8s.io", list("signers"), "approve", "sign"),
 		on("storage.k8s.io", list("volumeattachments"), "create"),
 		on("authentication.k8s.io", list("tokenreviews"), "create"),
 		on("authorization.k8s.io", list("subjectaccessreviews"), "create"),
