@@ -15,6 +15,7 @@ import (
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/api/role"
+	"skein.dev/skein/controllers/csr"
 	"skein.dev/skein/controllers/run"
 )
 
@@ -29,6 +30,9 @@ type Config struct {
 	// RootCA is the PEM bundle published as kube-root-ca.crt in every
 	// namespace; empty: not published.
 	RootCA []byte
+	// ClientCA and ServingCA sign approved certificate requests, those of
+	// clients and those of kubelets' servers; nil: nobody signs.
+	ClientCA, ServingCA *csr.Authority
 	// Selection says which controllers run; see [Select].
 	Selection Selection
 	// Serves tells whether the API serves a resource; a controller runs only

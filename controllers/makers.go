@@ -5,13 +5,16 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"skein.dev/skein/controllers/autoscale"
 	"skein.dev/skein/controllers/clusterrole"
 	"skein.dev/skein/controllers/cronjob"
+	"skein.dev/skein/controllers/csr"
 	"skein.dev/skein/controllers/daemonset"
 	"skein.dev/skein/controllers/deployment"
 	"skein.dev/skein/controllers/disruption"
 	"skein.dev/skein/controllers/endpoints"
 	"skein.dev/skein/controllers/endpointslice"
+	"skein.dev/skein/controllers/endpointslicemirroring"
 	"skein.dev/skein/controllers/ephemeral"
 	"skein.dev/skein/controllers/gc"
 	"skein.dev/skein/controllers/job"
@@ -47,6 +50,7 @@ func (c *Config) serves(list string) bool {
 }
 
 func (c *Config) makers() []maker {
+	const requests = "certificatesigningrequests.certificates.k8s.io"
 	kit := c.Kit
 	rootCA := c.RootCA
 	if !c.Selection.Runs("root-ca-certificate-publisher-controller") {
@@ -72,9 +76,18 @@ func (c *Config) makers() []maker {
 		{"disruption-controller", "poddisruptionbudgets.policy statefulsets.apps", func() (run.Controller, error) { return disruption.New(kit, c.Serves) }},
 		{"clusterrole-aggregation-controller", "clusterroles.rbac.authorization.k8s.io", func() (run.Controller, error) { return clusterrole.New(kit) }},
 		{"persistentvolumeclaim-protection-controller", "persistentvolumeclaims", func() (run.Controller, error) { return protection.NewClaims(kit) }},
+		{"endpointslice-mirroring-controller", "endpointslices.discovery.k8s.io", func() (run.Controller, error) { return endpointslicemirroring.New(kit) }},
+		{"horizontal-pod-autoscaler-controller", "horizontalpodautoscalers.autoscaling", func() (run.Controller, error) { return autoscale.New(kit) }},
+		{"certificatesigningrequest-approving-controller", requests, func() (run.Controller, error) { return csr.NewApprover(kit) }},
+		{"certificatesigningrequest-cleaner-controller", requests, func() (run.Controller, error) { return csr.NewCleaner(kit) }},
 		{"persistentvolume-binder-controller", "persistentvolumes persistentvolumeclaims storageclasses.storage.k8s.io", func() (run.Controller, error) { return volumebinder.New(kit) }},
 		{"ephemeral-volume-controller", "persistentvolumeclaims", func() (run.Controller, error) { return ephemeral.New(kit) }},
 		{"persistentvolume-protection-controller", "persistentvolumes", func() (run.Controller, error) { return protection.NewVolumes(kit) }},
+	}
+	if c.ClientCA != nil && c.ServingCA != nil {
+		all = append(all, maker{"certificatesigningrequest-signing-controller", requests, func() (run.Controller, error) {
+			return csr.NewSigner(kit, c.ClientCA, c.ServingCA)
+		}})
 	}
 	if c.Metadata != nil {
 		all = append(all,

@@ -1,10 +1,17 @@
 package controllers_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"testing"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	certv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -12,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -189,4 +197,90 @@ func TestRealAPIVolumesAreBoundAndReleased(t *testing.T) {
 	waitFor(m, "the volume is released", func() (*corev1.PersistentVolume, error) {
 		return m.admin.CoreV1().PersistentVolumes().Get(t.Context(), "later", metav1.GetOptions{})
 	}, func(v *corev1.PersistentVolume) bool { return v.Status.Phase == corev1.VolumeReleased })
+}
+
+func TestRealAPIAutoscalerKeepsItsBounds(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	m.deploy("app", 1)
+	h := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "h"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "hello"}, MinReplicas: new(int32(2)), MaxReplicas: 3,
+	}}
+	if _, err := m.admin.AutoscalingV2().HorizontalPodAutoscalers("app").Create(t.Context(), h, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.wait("two replicas", func() bool { return len(m.podsOf("app", "hello")) == 2 })
+	waitFor(m, "the status says so", func() (*autoscalingv2.HorizontalPodAutoscaler, error) {
+		return m.admin.AutoscalingV2().HorizontalPodAutoscalers("app").Get(t.Context(), "h", metav1.GetOptions{})
+	}, func(h *autoscalingv2.HorizontalPodAutoscaler) bool {
+		return h.Status.DesiredReplicas == 2 && h.Status.LastScaleTime != nil
+	})
+}
+
+func TestRealAPINodesGetTheirCertificates(t *testing.T) {
+	m := serve(t)
+	if !served(schema.GroupResource{Group: certv1.GroupName, Resource: "certificatesigningrequests"}) {
+		t.Skip("certificate signing requests are not served")
+	}
+	node := m.client(m.user("system:node:n1", "system:nodes"))
+	bind := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "nodes-renew"}, Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "system:nodes"}},
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "nodes-renew"}}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "nodes-renew"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{certv1.GroupName}, Resources: []string{"certificatesigningrequests"}, Verbs: []string{"create", "get"}},
+		{APIGroups: []string{certv1.GroupName}, Resources: []string{"certificatesigningrequests/selfnodeclient"}, Verbs: []string{"create"}},
+	}}
+	if _, err := m.admin.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), bind, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:n1", Organization: []string{"system:nodes"}}}, newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := &certv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: certv1.CertificateSigningRequestSpec{
+		Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), SignerName: certv1.KubeAPIServerClientKubeletSignerName,
+		Usages: []certv1.KeyUsage{certv1.UsageDigitalSignature, certv1.UsageClientAuth},
+	}}
+	m.wait("the request is taken", func() bool {
+		_, err := node.CertificatesV1().CertificateSigningRequests().Create(t.Context(), req, metav1.CreateOptions{})
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
+	waitFor(m, "the certificate", func() (*certv1.CertificateSigningRequest, error) {
+		return m.admin.CertificatesV1().CertificateSigningRequests().Get(t.Context(), "n1", metav1.GetOptions{})
+	}, func(r *certv1.CertificateSigningRequest) bool { return len(r.Status.Certificate) > 0 })
+}
+
+func TestRealAPIEndpointsAreMirrored(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "web", Port: 80}}}}
+	if _, err := m.admin.CoreV1().Services("app").Create(t.Context(), svc, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ep := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck // people still write them
+		Addresses: []corev1.EndpointAddress{{IP: "10.9.8.7"}}, Ports: []corev1.EndpointPort{{Name: "web", Port: 8080}},
+	}}}
+	if _, err := m.admin.CoreV1().Endpoints("app").Create(t.Context(), ep, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	mirrored := func() []discoveryv1.EndpointSlice {
+		l, err := m.admin.DiscoveryV1().EndpointSlices("app").List(t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Items
+	}
+	m.wait("a slice", func() bool {
+		l := mirrored()
+		return len(l) == 1 && len(l[0].Endpoints) == 1 && l[0].Endpoints[0].Addresses[0] == "10.9.8.7" && *l[0].Ports[0].Port == 8080
+	})
+	if err := m.admin.CoreV1().Endpoints("app").Delete(t.Context(), "s", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.wait("no slice", func() bool { return len(mirrored()) == 0 })
 }

@@ -39,6 +39,7 @@ import (
 	"skein.dev/skein/apiserver/registry"
 	"skein.dev/skein/apiserver/storage/memstore"
 	"skein.dev/skein/controllers"
+	"skein.dev/skein/controllers/csr"
 	"skein.dev/skein/sched"
 )
 
@@ -188,7 +189,8 @@ func (m *mesh) components() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM, Serves: served})
+	authority := csr.Authority{Cert: m.ca, Key: m.caKey}
+	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM, Serves: served, ClientCA: &authority, ServingCA: &authority})
 	if err != nil {
 		m.Fatal(err)
 	}
