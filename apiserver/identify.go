@@ -148,6 +148,15 @@ func (r reader) PriorityClass(name string) *schedulingv1.PriorityClass {
 	return find[*schedulingv1.PriorityClass](r.s, schedulingv1.GroupName+"/priorityclasses", "", name)
 }
 
+// Each implements admit.Reader.
+func (r reader) Each(resource, namespace string) iter.Seq[runtime.Object] {
+	kept := r.s.resources[resource]
+	if kept == nil {
+		return func(func(runtime.Object) bool) {}
+	}
+	return kept.Keep.Each(r.s.base, r.s.cfg.Store.Local(), namespace)
+}
+
 // CatchUp implements admit.Reader: after a linearizable read the replica
 // shows all that was acknowledged before.
 func (r reader) CatchUp(ctx context.Context) error {

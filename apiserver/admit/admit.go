@@ -8,10 +8,12 @@ package admit
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -25,6 +27,9 @@ type Reader interface {
 	ServiceAccount(namespace, name string) *corev1.ServiceAccount
 	Pod(namespace, name string) *corev1.Pod
 	PriorityClass(name string) *schedulingv1.PriorityClass
+	// Each yields the objects of the "group/resource" in a namespace, or in
+	// all with "". Nobody may change them.
+	Each(resource, namespace string) iter.Seq[runtime.Object]
 	// CatchUp makes the next reads see all that was written anywhere before.
 	CatchUp(ctx context.Context) error
 }
@@ -38,12 +43,18 @@ type Config struct {
 
 // Chain returns all rules.
 func Chain(c Config) admission.Interface {
+	create := []admission.Operation{admission.Create}
 	return admission.NewChainHandler(
 		&rule{mutate: c.namespaceLifecycle, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
+		&rule{mutate: c.defaultLimits, validate: c.checkLimits, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: c.nodeRestriction, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
-		&rule{mutate: c.serviceAccount, on: []admission.Operation{admission.Create}},
-		&rule{mutate: c.priority, on: []admission.Operation{admission.Create}},
+		&rule{mutate: c.serviceAccount, on: create},
+		&rule{mutate: c.priority, on: create},
 		&rule{mutate: defaultTolerations, on: []admission.Operation{admission.Create, admission.Update}},
+		&rule{mutate: c.storageClass, on: create},
+		&rule{mutate: inUse, on: create},
+		&rule{mutate: c.overhead, validate: c.checkOverhead, on: create},
+		&rule{mutate: c.ingressClass, on: create},
 		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},
 	)
 }
