@@ -22,21 +22,32 @@ const statusPath = status.Path
 // parts is the peer in start order; it stops in reverse.
 func (p *peer) parts() []Part {
 	return []Part{
-		{Name: "port", Run: p.port.Run},                                                    // first: the others speak through it
-		{Name: "store", Run: p.store.Run},                                                  // everything reads it
-		{Name: "gossip", Run: p.pool.Run},                                                  // who lives: the store's voters and the data plane follow it
-		{Name: "api", Run: p.api.Run},                                                      // after the store: its clients are all below
-		{Name: "membership", Run: p.membership.Run},                                        // after the API: reads Peers through it
-		{Name: "informers", Run: p.runInformers, Ready: p.synced},                          // all components read from them
-		{Name: "records", Run: p.recordSelf, Restart: true},                                // the first peer's own record and ranges
-		{Name: "network", Run: p.runNetwork, Restart: true},                                // before pods: their addresses and routes
-		{Name: "proxy", Run: p.proxy.Run, Restart: true},                                   // before pods: they ask services at once
-		{Name: "dns", Run: p.dns.Run, Restart: true},                                       // likewise
-		{Name: "kubelet", Run: p.runKubelet, Restart: true},                                // pods
-		{Name: "scheduler", Run: p.runner(role.Scheduler, p.sched.Run).Run, Restart: true}, // last: leading is given up first
-		{Name: "controllers", Run: p.runner(role.Controllers, p.control.Run).Run, Restart: true},
+		{Name: "port", Run: p.port.Run},                                                               // first: the others speak through it
+		{Name: "store", Run: p.store.Run},                                                             // everything reads it
+		{Name: "gossip", Run: p.pool.Run},                                                             // who lives: the store's voters and the data plane follow it
+		{Name: "api", Run: p.api.Run},                                                                 // after the store: its clients are all below
+		{Name: "membership", Run: p.membership.Run},                                                   // after the API: reads Peers through it
+		{Name: "informers", Run: p.runInformers, Ready: p.synced},                                     // all components read from them
+		{Name: "records", Run: p.recordSelf, Restart: true},                                           // the first peer's own record and ranges
+		{Name: "network", Run: p.runNetwork, Restart: true},                                           // before pods: their addresses and routes
+		{Name: "proxy", Run: p.proxy.Run, Restart: true},                                              // before pods: they ask services at once
+		{Name: "dns", Run: p.dns.Run, Restart: true},                                                  // likewise
+		{Name: "kubelet", Run: p.runKubelet, Restart: true},                                           // pods
+		{Name: "scheduler", Run: p.allowed(p.runner(role.Scheduler, p.sched.Run).Run), Restart: true}, // last: leading is given up first
+		{Name: "controllers", Run: p.allowed(p.runner(role.Controllers, p.control.Run).Run), Restart: true},
 		{Name: "trim", Run: trim, Restart: true}, // what starting took goes back to the system
 		{Name: "goodbye", Run: p.sayGoodbye},     // while the others can still hear it
+	}
+}
+
+// allowed runs a part when the API knows what its user may do: in a new
+// cluster roles are assigned before the first permissions are written.
+func (p *peer) allowed(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if p.api.Ready(ctx) != nil {
+			return nil // ctx has ended
+		}
+		return run(ctx)
 	}
 }
 
