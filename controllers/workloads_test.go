@@ -57,7 +57,7 @@ func TestRealAPIDaemonSet(t *testing.T) {
 	m := serve(t)
 	m.namespace("app")
 	client := m.admin.AppsV1().DaemonSets("app")
-	ds, err := client.Create(t.Context(), &appsv1.DaemonSet{
+	_, err := client.Create(t.Context(), &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "d"}, Spec: appsv1.DaemonSetSpec{Selector: selector("d"), Template: template("d", nil)},
 	}, metav1.CreateOptions{})
 	if err != nil {
@@ -71,7 +71,7 @@ func TestRealAPIDaemonSet(t *testing.T) {
 	if got := m.running("app"); len(got) != 3 {
 		t.Errorf("runs on %v", got)
 	}
-	ds, err = get()
+	ds, err := get()
 	if err != nil {
 		t.Fatal(err)
 	}

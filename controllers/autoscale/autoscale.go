@@ -6,6 +6,7 @@ package autoscale
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,8 +24,6 @@ import (
 	autoscalinglisters "k8s.io/client-go/listers/autoscaling/v2"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
-
-	"encoding/json"
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/controllers/run"
@@ -108,7 +107,7 @@ func (c *Controller) step(ctx context.Context, key run.Key, h *autoscalingv2.Hor
 	path, scale, err := c.scale(ctx, h)
 	if err != nil {
 		note(h, autoscalingv2.AbleToScale, corev1.ConditionFalse, "FailedGetScale", "the HPA controller was unable to get the target's current scale: "+err.Error(), now)
-		return nil
+		return nil //nolint:nilerr // it is told in the status and tried again
 	}
 	note(h, autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededGetScale", "the HPA controller was able to get the target's current scale", now)
 	current, least := scale.Spec.Replicas, int32(1)
@@ -151,7 +150,7 @@ func (c *Controller) step(ctx context.Context, key run.Key, h *autoscalingv2.Hor
 	}
 	if err := c.kit.Client.CoreV1().RESTClient().Put().AbsPath(path).SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error(); err != nil {
 		note(h, autoscalingv2.AbleToScale, corev1.ConditionFalse, "FailedUpdateScale", "the HPA controller was unable to update the target scale: "+err.Error(), now)
-		return nil
+		return nil //nolint:nilerr // as above
 	}
 	note(h, autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededRescale", "the HPA controller was able to update the target scale to "+fmt.Sprint(desired), now)
 	c.kit.Recorder.Eventf(h, nil, corev1.EventTypeNormal, "SuccessfulRescale", "Rescale", "New size: %d; from %d", desired, current)

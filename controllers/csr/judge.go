@@ -15,12 +15,12 @@ import (
 
 // The errors of requests that a signer refuses.
 var (
-	errPEM      = errors.New("PEM block type must be CERTIFICATE REQUEST")
+	errPEM      = errors.New("no PEM block of type CERTIFICATE REQUEST")
 	errOrg      = errors.New("subject organization is not system:nodes")
 	errName     = errors.New("subject common name does not begin with system:node:")
 	errNames    = errors.New("email and URI SANs are not allowed")
-	errClient   = errors.New("SANs are not allowed in a client certificate of a node")
-	errNoNames  = errors.New("DNS or IP subjectAltName is required")
+	errClient   = errors.New("subject alternative names are not allowed in a client certificate of a node")
+	errNoNames  = errors.New("a DNS or IP subjectAltName is required")
 	errUsages   = errors.New("usages do not match those of the signer")
 	errBadOwner = errors.New("signature is not by the key of the request")
 )

@@ -73,8 +73,10 @@ func TestDecide(t *testing.T) {
 		{name: "but not at once", ds: set(), nodes: []*corev1.Node{node("n1")}, pods: []*corev1.Pod{failed(time.Second)}},
 		{name: "a leaving pod holds its node", ds: set(), nodes: []*corev1.Node{node("n1")}, pods: []*corev1.Pod{leaving}},
 		{name: "of two the older stays", ds: set(), nodes: []*corev1.Node{node("n1")}, pods: []*corev1.Pod{pod("n1", "h", true), pod("n1", "h", true)}, del: 1},
-		{name: "an update takes one node at a time", ds: set(), nodes: []*corev1.Node{node("n1"), node("n2"), node("n3")},
-			pods: []*corev1.Pod{pod("n1", "old", true), pod("n2", "old", true), pod("n3", "old", true)}, del: 1},
+		{
+			name: "an update takes one node at a time", ds: set(), nodes: []*corev1.Node{node("n1"), node("n2"), node("n3")},
+			pods: []*corev1.Pod{pod("n1", "old", true), pod("n2", "old", true), pod("n3", "old", true)}, del: 1,
+		},
 		{name: "and waits for the one that comes up", ds: set(), nodes: []*corev1.Node{node("n1"), node("n2")}, pods: []*corev1.Pod{pod("n1", "h", false), pod("n2", "old", true)}},
 		{name: "an old pod that serves nobody goes first", ds: set(), nodes: []*corev1.Node{node("n1"), node("n2")}, pods: []*corev1.Pod{pod("n1", "old", false), pod("n2", "old", true)}, del: 1},
 		{name: "OnDelete leaves the update to the user", ds: manual, nodes: []*corev1.Node{node("n1")}, pods: []*corev1.Pod{pod("n1", "old", true)}},

@@ -41,9 +41,6 @@ func deref[T any](p *T) T {
 	return *p
 }
 
-//go:fix inline
-func ref[T any](v T) *T { return new(v) }
-
 // Groups computes the endpoints of svc. Every address family of the service
 // has at least one group, which may be empty. zone tells a node's zone.
 func Groups(svc *corev1.Service, selected []*corev1.Pod, zone func(node string) string) []Group {

@@ -63,7 +63,7 @@ func ours(obj any) []run.Key {
 }
 
 // mirrored is what is to be mirrored under a key, nil: nothing.
-func (c *Controller) mirrored(key run.Key) (*corev1.Endpoints, error) {
+func (c *Controller) mirrored(key run.Key) (*Endpoints, error) {
 	ep, err := c.endpoints.Endpoints(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // documented

@@ -20,14 +20,17 @@ const (
 	leaderAnnotation = "control-plane.alpha.kubernetes.io/leader"
 )
 
+// Endpoints are deprecated, and what people still write.
+type Endpoints = corev1.Endpoints //nolint:staticcheck // they are what is mirrored
+
 // wanted reports whether the Endpoints are to be mirrored.
-func wanted(ep *corev1.Endpoints) bool {
+func wanted(ep *Endpoints) bool {
 	_, lock := ep.Annotations[leaderAnnotation]
 	return !lock && ep.Labels[discoveryv1.LabelSkipMirror] != "true"
 }
 
 // Slices are those that mirror ep; nil mirrors nothing.
-func Slices(ep *corev1.Endpoints) []*discoveryv1.EndpointSlice {
+func Slices(ep *Endpoints) []*discoveryv1.EndpointSlice {
 	if ep == nil {
 		return nil
 	}
@@ -59,7 +62,7 @@ func Slices(ep *corev1.Endpoints) []*discoveryv1.EndpointSlice {
 	return out
 }
 
-func slice(ep *corev1.Endpoints, family discoveryv1.AddressType, ports []discoveryv1.EndpointPort) *discoveryv1.EndpointSlice {
+func slice(ep *Endpoints, family discoveryv1.AddressType, ports []discoveryv1.EndpointPort) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			GenerateName: ep.Name + "-", Namespace: ep.Namespace, Labels: map[string]string{}, Annotations: map[string]string{},

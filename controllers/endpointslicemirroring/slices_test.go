@@ -10,13 +10,12 @@ import (
 	"skein.dev/skein/controllers/endpointslicemirroring"
 )
 
-func endpoints(port int32, ips ...string) *corev1.Endpoints {
-	ep := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "default", UID: "u", Labels: map[string]string{"a": "b"}}}
-	sub := corev1.EndpointSubset{Ports: []corev1.EndpointPort{{Name: "web", Port: port, Protocol: corev1.ProtocolTCP}}}
+func endpoints(port int32, ips ...string) *endpointslicemirroring.Endpoints {
+	ep := &endpointslicemirroring.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "default", UID: "u", Labels: map[string]string{"a": "b"}}}
+	ep.Subsets = append(ep.Subsets, corev1.EndpointSubset{Ports: []corev1.EndpointPort{{Name: "web", Port: port, Protocol: corev1.ProtocolTCP}}}) //nolint:staticcheck // as above
 	for _, ip := range ips {
-		sub.Addresses = append(sub.Addresses, corev1.EndpointAddress{IP: ip})
+		ep.Subsets[0].Addresses = append(ep.Subsets[0].Addresses, corev1.EndpointAddress{IP: ip})
 	}
-	ep.Subsets = []corev1.EndpointSubset{sub}
 	return ep
 }
 

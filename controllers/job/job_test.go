@@ -70,14 +70,21 @@ func TestMatch(t *testing.T) {
 		want   job.Outcome
 	}{
 		{"no rule matches", []batchv1.PodFailurePolicyRule{rule(batchv1.PodFailurePolicyActionFailJob, nil, in, 42)}, corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{exit("main", 1)}}, job.Outcome{Counts: true}},
-		{"an exit code fails the job", []batchv1.PodFailurePolicyRule{rule(batchv1.PodFailurePolicyActionFailJob, &main, in, 42)}, corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{exit("main", 42)}},
-			job.Outcome{Action: batchv1.PodFailurePolicyActionFailJob, Counts: true, Fails: "Container main for pod default/p failed with exit code 42 matching FailJob rule at index 0"}},
+		{
+			"an exit code fails the job",
+			[]batchv1.PodFailurePolicyRule{rule(batchv1.PodFailurePolicyActionFailJob, &main, in, 42)},
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{exit("main", 42)}},
+			job.Outcome{Action: batchv1.PodFailurePolicyActionFailJob, Counts: true, Fails: "Container main for pod default/p failed with exit code 42 matching FailJob rule at index 0"},
+		},
 		{"of another container it does not", []batchv1.PodFailurePolicyRule{rule(batchv1.PodFailurePolicyActionFailJob, &main, in, 42)}, corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{exit("x", 42)}}, job.Outcome{Counts: true}},
 		{"success is never matched", []batchv1.PodFailurePolicyRule{rule(batchv1.PodFailurePolicyActionFailJob, nil, notIn, 42)}, corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{exit("main", 0)}}, job.Outcome{Counts: true}},
 		{"init containers count", []batchv1.PodFailurePolicyRule{rule(batchv1.PodFailurePolicyActionIgnore, nil, notIn, 42)}, corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{exit("i", 7)}}, job.Outcome{Action: batchv1.PodFailurePolicyActionIgnore}},
-		{"the first rule counts", []batchv1.PodFailurePolicyRule{evicted, rule(batchv1.PodFailurePolicyActionFailJob, nil, in, 42)},
+		{
+			"the first rule counts",
+			[]batchv1.PodFailurePolicyRule{evicted, rule(batchv1.PodFailurePolicyActionFailJob, nil, in, 42)},
 			corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}}, ContainerStatuses: []corev1.ContainerStatus{exit("main", 42)}},
-			job.Outcome{Action: batchv1.PodFailurePolicyActionIgnore}},
+			job.Outcome{Action: batchv1.PodFailurePolicyActionIgnore},
+		},
 	} {
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default"}, Status: row.status}
 		if d := cmp.Diff(row.want, job.Match(&batchv1.PodFailurePolicy{Rules: row.rules}, p)); d != "" {

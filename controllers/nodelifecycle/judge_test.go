@@ -10,9 +10,6 @@ import (
 	"skein.dev/skein/controllers/nodelifecycle"
 )
 
-//go:fix inline
-func ref[T any](v T) *T { return new(v) }
-
 func TestJudge(t *testing.T) {
 	now := time.Unix(10000, 0)
 	since := &metav1.Time{Time: now.Add(-10 * time.Second)}

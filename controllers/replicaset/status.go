@@ -67,6 +67,3 @@ func failureCondition(have []appsv1.ReplicaSetCondition, diff int, now time.Time
 		LastTransitionTime: metav1.NewTime(now), Reason: reason, Message: failure.Error(),
 	})
 }
-
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }

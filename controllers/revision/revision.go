@@ -132,7 +132,7 @@ func (k Keeper) Current(ctx context.Context, owner metav1.Object, template *core
 	return got, old, nil
 }
 
-// ErrCollision: another template has the same hash; count up and try again.
+// ErrCollision says that another template has the same hash; count up and try again.
 var ErrCollision = errors.New("hash collision")
 
 // Prune deletes the oldest revisions beyond limit that nobody in live uses.

@@ -175,7 +175,7 @@ func (q *queue) settle(ctx context.Context, key Key, after time.Duration, err er
 	}
 }
 
-func (q *queue) reconcile(ctx context.Context, key Key, timeout time.Duration) (after time.Duration, err error, panicked bool) { //nolint:revive,staticcheck // three results of one call, the error is not the last word
+func (q *queue) reconcile(ctx context.Context, key Key, timeout time.Duration) (after time.Duration, err error, panicked bool) { //nolint:staticcheck // three results of one call, the error is not the last word
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer func() {

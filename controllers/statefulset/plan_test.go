@@ -102,10 +102,14 @@ func TestDecide(t *testing.T) {
 			two := intstr.FromInt32(2)
 			s.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable = &two
 		}), pods: []*corev1.Pod{pod(s3, "a", 0, ready), pod(s3, "a", 1, ready), pod(s3, "a", 2, ready)}, delete: []string{"web-2", "web-1"}},
-		{name: "OnDelete leaves the update to the user", set: set(3, func(s *appsv1.StatefulSet) { s.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType }),
-			pods: []*corev1.Pod{pod(s3, "a", 0, ready), pod(s3, "a", 1, ready), pod(s3, "a", 2, ready)}},
-		{name: "ordinals start where they should", set: set(2, parallel, func(s *appsv1.StatefulSet) { s.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: 5} }),
-			pods: []*corev1.Pod{pod(s3, "b", 0, ready)}, create: []string{"web-5", "web-6"}, delete: []string{"web-0"}},
+		{
+			name: "OnDelete leaves the update to the user", set: set(3, func(s *appsv1.StatefulSet) { s.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType }),
+			pods: []*corev1.Pod{pod(s3, "a", 0, ready), pod(s3, "a", 1, ready), pod(s3, "a", 2, ready)},
+		},
+		{
+			name: "ordinals start where they should", set: set(2, parallel, func(s *appsv1.StatefulSet) { s.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: 5} }),
+			pods: []*corev1.Pod{pod(s3, "b", 0, ready)}, create: []string{"web-5", "web-6"}, delete: []string{"web-0"},
+		},
 		{name: "a set being deleted does nothing", set: set(3, func(s *appsv1.StatefulSet) { s.DeletionTimestamp = &metav1.Time{Time: now} })},
 		{name: "minReadySeconds holds the next one back", set: set(2, func(s *appsv1.StatefulSet) { s.Spec.MinReadySeconds = 120 }), pods: []*corev1.Pod{pod(s3, "b", 0, ready)}},
 	} {
@@ -176,8 +180,14 @@ func TestOwnersFollowTheRetentionPolicy(t *testing.T) {
 		ordinal         int
 		want            string
 	}{
-		{keep, keep, 0, ""}, {del, keep, 0, "StatefulSet"}, {keep, del, 0, ""}, {del, del, 0, "StatefulSet"},
-		{keep, keep, 5, ""}, {del, keep, 5, "StatefulSet"}, {keep, del, 5, "Pod"}, {del, del, 5, "Pod"},
+		{keep, keep, 0, ""},
+		{del, keep, 0, "StatefulSet"},
+		{keep, del, 0, ""},
+		{del, del, 0, "StatefulSet"},
+		{keep, keep, 5, ""},
+		{del, keep, 5, "StatefulSet"},
+		{keep, del, 5, "Pod"},
+		{del, del, 5, "Pod"},
 	} {
 		s := set(1, claims, func(s *appsv1.StatefulSet) {
 			s.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{WhenDeleted: row.deleted, WhenScaled: row.scaled}

@@ -66,8 +66,10 @@ func TestPreempt(t *testing.T) {
 		message string
 	}{
 		{name: "the lower priority goes", pod: ranked("x", 10, "3"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 5, "2")}, "n2": {ranked("b", 10, "2")}}, want: "n1: a"},
-		{name: "equal priorities do not", pod: ranked("x", 5, "3"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 5, "2")}, "n2": {ranked("b", 9, "2")}},
-			message: "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."},
+		{
+			name: "equal priorities do not", pod: ranked("x", 5, "3"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 5, "2")}, "n2": {ranked("b", 9, "2")}},
+			message: "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.",
+		},
 		{name: "no more than needed", pod: ranked("x", 10, "2"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "1"), ranked("b", 2, "2"), ranked("c", 3, "1")}, "n2": {ranked("d", 10, "4")}}, want: "n1: b"},
 		{name: "the node whose victims matter least", pod: ranked("x", 10, "4"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 5, "2")}, "n2": {ranked("b", 2, "1"), ranked("c", 3, "1")}}, want: "n2: c b"},
 		{name: "fewer victims", pod: ranked("x", 10, "4"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 5, "1"), ranked("b", 5, "1")}, "n2": {ranked("c", 5, "2")}}, want: "n2: c"},
@@ -76,12 +78,18 @@ func TestPreempt(t *testing.T) {
 		{name: "and broken where they must be", pod: ranked("x", 10, "4"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}, "n2": {ranked("b", 11, "2")}}, budgets: []decide.Budget{budget("a", 0)}, want: "n1: a"},
 		{name: "within a node the budget chooses", pod: ranked("x", 10, "2"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2"), ranked("b", 2, "2")}, "n2": {ranked("c", 11, "4")}}, budgets: []decide.Budget{budget("a", 0)}, want: "n1: b"},
 		{name: "host ports count", pod: ranked("x", 10, "1", port), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "1", port)}, "n2": {ranked("b", 11, "1", port)}}, want: "n1: a"},
-		{name: "never is never", pod: ranked("x", 10, "4", func(p *corev1.Pod) { p.Spec.PreemptionPolicy = &never }), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}, "n2": {ranked("b", 1, "2")}},
-			message: "preemption: not eligible due to preemptionPolicy=Never."},
-		{name: "where nothing helps nobody goes", pod: ranked("x", 10, "40"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}, "n2": {ranked("b", 1, "2")}},
-			message: "preemption: 0/2 nodes are available: 2 Insufficient cpu."},
-		{name: "a selector that matches no node is not helped", pod: ranked("x", 10, "1", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "where"} }),
-			on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}}, message: "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
+		{
+			name: "never is never", pod: ranked("x", 10, "4", func(p *corev1.Pod) { p.Spec.PreemptionPolicy = &never }), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}, "n2": {ranked("b", 1, "2")}},
+			message: "preemption: not eligible due to preemptionPolicy=Never.",
+		},
+		{
+			name: "where nothing helps nobody goes", pod: ranked("x", 10, "40"), on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}, "n2": {ranked("b", 1, "2")}},
+			message: "preemption: 0/2 nodes are available: 2 Insufficient cpu.",
+		},
+		{
+			name: "a selector that matches no node is not helped", pod: ranked("x", 10, "1", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "where"} }),
+			on: map[string][]*decide.Prepared{"n1": {ranked("a", 1, "2")}}, message: "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRoom("n1", "n2")
