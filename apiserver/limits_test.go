@@ -150,3 +150,16 @@ func TestARuntimeClassSetsOverheadAndPlace(t *testing.T) {
 		t.Errorf("overhead of its own: %v", err)
 	}
 }
+
+func TestANewClusterHasTheUsualObjects(t *testing.T) {
+	f := start(t)
+	c := f.client(t, f.admin(t))
+	cidr, err := c.NetworkingV1().ServiceCIDRs().Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	if err != nil || len(cidr.Spec.CIDRs) == 0 || len(cidr.Status.Conditions) != 1 {
+		t.Errorf("the range of services is %v (%v)", cidr, err)
+	}
+	class, err := c.SchedulingV1().PriorityClasses().Get(t.Context(), "system-node-critical", metav1.GetOptions{})
+	if err != nil || class.Value != 2000001000 {
+		t.Errorf("the highest priority is %v (%v)", class, err)
+	}
+}

@@ -187,6 +187,9 @@ func (s *Server) createFirst(ctx context.Context) error {
 	if err := s.createAuthConfig(ctx, client); err != nil {
 		return err
 	}
+	if err := s.createDefaults(ctx, client); err != nil {
+		return err
+	}
 	return s.createService(ctx, client)
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/admission"
 )
 
@@ -54,6 +56,20 @@ const (
 	clusterCriticalRank = int32(2000000000)
 	nodeCriticalRank    = int32(2000001000)
 )
+
+// SystemPriorities are the classes of system pods, as objects.
+func SystemPriorities() []*schedulingv1.PriorityClass {
+	return []*schedulingv1.PriorityClass{
+		{
+			ObjectMeta: metav1.ObjectMeta{Name: nodeCritical}, Value: nodeCriticalRank,
+			Description: "Used for system critical pods that must not be moved from their current node.",
+		},
+		{
+			ObjectMeta: metav1.ObjectMeta{Name: clusterCritical}, Value: clusterCriticalRank,
+			Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+		},
+	}
+}
 
 // priority turns a pod's priority class into its number.
 func (c Config) priority(_ context.Context, a admission.Attributes) error {
