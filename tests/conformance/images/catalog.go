@@ -91,7 +91,14 @@ func (m maker) hosts(ctx context.Context, out map[manifest.ImageID]image) error 
 
 // shells makes the images that tests run a shell in.
 func (m maker) shells(ctx context.Context, out map[manifest.ImageID]image) error {
-	busybox, err := m.base(ctx, tree{})
+	// Debian's busybox shell keeps from its children the variables whose names
+	// it could not have itself, such as data-1; upstream's passes them on.
+	bash, err := m.debs.tree(ctx, "bash")
+	if err != nil {
+		return err
+	}
+	bash.link("bin/sh", "bash")
+	busybox, err := m.base(ctx, bash)
 	if err != nil {
 		return err
 	}

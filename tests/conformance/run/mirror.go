@@ -33,7 +33,7 @@ func (l lab) mirrors(ctx context.Context, program, images string, peers []peer) 
 		work.Wait()
 	}
 	for _, p := range peers {
-		dir := filepath.Join(p.Dir, "containerd", "registry", "registry.k8s.io")
+		dir := filepath.Join(p.Dir, "registry", "registry.k8s.io")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			stop()
 			return nil, fmt.Errorf("configure mirror: %w", err)
