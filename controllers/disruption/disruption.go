@@ -119,12 +119,14 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	now := time.Now()
 	status, after, err := Decide(pdb, mine, c.scale(key.Namespace), now)
 	if err != nil {
-		c.kit.Recorder.Eventf(pdb, nil, corev1.EventTypeWarning, "CalculateExpectedPodCountFailed", "Count",
-			"Failed to calculate the number of expected pods: %v", err)
 		status, after = Failed(pdb, err, now), time.Minute
 	}
 	if equality.Semantic.DeepEqual(pdb.Status, status) {
 		return after, nil
+	}
+	if err != nil { // told once, not at every look
+		c.kit.Recorder.Eventf(pdb, nil, corev1.EventTypeWarning, "CalculateExpectedPodCountFailed", "Count",
+			"Failed to calculate the number of expected pods: %v", err)
 	}
 	up := pdb.DeepCopy()
 	up.Status = status

@@ -11,17 +11,17 @@ package volumebinder
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
-
-	storagev1 "k8s.io/api/storage/v1"
 	storagehelpers "k8s.io/component-helpers/storage/volume"
 
 	"skein.dev/skein/api/component"
@@ -36,6 +36,32 @@ type Controller struct {
 	classes storagelisters.StorageClassLister
 	own     *run.Ledger // of claims
 	vols    *run.Ledger
+
+	mu   sync.Mutex // guards the field below
+	told map[run.Key]string
+}
+
+// news reports whether a claim's message differs from the one last told: a
+// claim may wait for ever, and an idle mesh writes nothing.
+func (c *Controller) news(key run.Key, message string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told[key] == message {
+		return false
+	}
+	c.told[key] = message
+	if message == "" {
+		delete(c.told, key)
+	}
+	return true
+}
+
+func (c *Controller) reset() {
+	c.own.Reset()
+	c.vols.Reset()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = map[run.Key]string{}
 }
 
 // New takes its informers from kit.
@@ -45,6 +71,7 @@ func New(kit component.Kit) (run.Controller, error) {
 		kit: kit, claims: core.PersistentVolumeClaims().Lister(), volumes: core.PersistentVolumes().Lister(), classes: storage.StorageClasses().Lister(),
 		own: run.NewLedger(core.PersistentVolumeClaims().Informer()), vols: run.NewLedger(core.PersistentVolumes().Informer()),
 	}
+	c.reset()
 	return run.Controller{
 		Name: "persistentvolume-binder-controller",
 		Reads: []run.Source{
@@ -55,7 +82,7 @@ func New(kit component.Kit) (run.Controller, error) {
 		Writes:    []string{"persistentvolumes", "persistentvolumes/status", "persistentvolumeclaims", "persistentvolumeclaims/status"},
 		Workers:   1, // two claims must not find the same volume free
 		Reconcile: c.reconcile,
-		Reset:     func() { c.own.Reset(); c.vols.Reset() },
+		Reset:     c.reset,
 	}, nil
 }
 
@@ -109,6 +136,7 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	}
 	claim, err := c.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
+		c.news(key, "")
 		return 0, nil
 	}
 	if err != nil {
@@ -125,7 +153,7 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	if claim, err = c.ask(ctx, claim, plan); err != nil {
 		return 0, err
 	}
-	if plan.Reason != "" && (claim.Status.Phase != plan.Phase || claim.Status.Phase == corev1.ClaimPending) {
+	if plan.Reason != "" && c.news(key, plan.Message) {
 		kind := corev1.EventTypeNormal
 		if plan.Warning {
 			kind = corev1.EventTypeWarning

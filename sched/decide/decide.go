@@ -122,14 +122,20 @@ func prepare(s *Snapshot, p *Prepared) active {
 // judge asks about the node as it is and as it will be with the pods that it
 // is kept for.
 func (all active) judge(n *Node, p *Prepared) (Refusal, bool) {
-	for _, as := range []*Node{n, n.withNominated(p)} {
-		if as == nil {
-			continue
-		}
-		for _, a := range all {
-			if why := a.refuse(as); why != nil {
-				return Refusal{Node: n.Name, Rule: a.name, Reasons: why}, false
-			}
+	r, ok := all.ask(n)
+	if !ok || len(n.nominated) == 0 {
+		return r, ok
+	}
+	if with := n.withNominated(p); with != nil {
+		return all.ask(with)
+	}
+	return r, true
+}
+
+func (all active) ask(n *Node) (Refusal, bool) {
+	for i := range all {
+		if why := all[i].refuse(n); why != nil {
+			return Refusal{Node: n.Name, Rule: all[i].name, Reasons: why}, false
 		}
 	}
 	return Refusal{}, true
