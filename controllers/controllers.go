@@ -15,6 +15,7 @@ import (
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/api/role"
+	"skein.dev/skein/controllers/accounttoken"
 	"skein.dev/skein/controllers/csr"
 	"skein.dev/skein/controllers/run"
 )
@@ -33,6 +34,9 @@ type Config struct {
 	// ClientCA and ServingCA sign approved certificate requests, those of
 	// clients and those of kubelets' servers; nil: nobody signs.
 	ClientCA, ServingCA *csr.Authority
+	// MintToken makes the tokens of Secrets of the old kind; nil: they stay
+	// empty.
+	MintToken accounttoken.Mint
 	// Selection says which controllers run; see [Select].
 	Selection Selection
 	// Serves tells whether the API serves a resource; a controller runs only

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"skein.dev/skein/controllers/accounttoken"
 	"skein.dev/skein/controllers/autoscale"
 	"skein.dev/skein/controllers/clusterrole"
 	"skein.dev/skein/controllers/cronjob"
@@ -62,6 +63,7 @@ func (c *Config) makers() []maker {
 		{"endpointslice-controller", "", func() (run.Controller, error) { return endpointslice.New(kit) }},
 		{"endpoints-controller", "", func() (run.Controller, error) { return endpoints.New(kit) }},
 		{"serviceaccount-controller", "", func() (run.Controller, error) { return serviceaccount.New(kit, rootCA) }},
+		{"serviceaccount-token-controller", "", func() (run.Controller, error) { return accounttoken.New(kit, c.MintToken, c.RootCA) }},
 		{"node-lifecycle-controller", "", func() (run.Controller, error) { return nodelifecycle.New(kit, c.Members) }},
 		{"pod-garbage-collector-controller", "", func() (run.Controller, error) { return podgc.New(kit) }},
 		{"daemonset-controller", "daemonsets.apps controllerrevisions.apps", func() (run.Controller, error) { return daemonset.New(kit) }},

@@ -259,6 +259,28 @@ func TestRealAPINodesGetTheirCertificates(t *testing.T) {
 	}, func(r *certv1.CertificateSigningRequest) bool { return len(r.Status.Certificate) > 0 })
 }
 
+func TestRealAPITokensGoWithTheirAccount(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	if _, err := m.admin.CoreV1().ServiceAccounts("app").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "token", Annotations: map[string]string{corev1.ServiceAccountNameKey: "robot"}}, Type: corev1.SecretTypeServiceAccountToken}
+	if _, err := m.admin.CoreV1().Secrets("app").Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	get := func() (*corev1.Secret, error) {
+		return m.admin.CoreV1().Secrets("app").Get(t.Context(), "token", metav1.GetOptions{})
+	}
+	waitFor(m, "the token", get, func(s *corev1.Secret) bool {
+		return string(s.Data["token"]) == "token of robot" && len(s.Data["ca.crt"]) > 0
+	})
+	if err := m.admin.CoreV1().ServiceAccounts("app").Delete(t.Context(), "robot", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.wait("the secret is gone", func() bool { _, err := get(); return apierrors.IsNotFound(err) })
+}
+
 func TestRealAPIEndpointsAreMirrored(t *testing.T) {
 	m := serve(t)
 	m.namespace("app")

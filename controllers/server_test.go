@@ -190,7 +190,7 @@ func (m *mesh) components() {
 		m.Fatal(err)
 	}
 	authority := csr.Authority{Cert: m.ca, Key: m.caKey}
-	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM, Serves: served, ClientCA: &authority, ServingCA: &authority})
+	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM, Serves: served, MintToken: func(a *corev1.ServiceAccount, _ *corev1.Secret) (string, error) { return "token of " + a.Name, nil }, ClientCA: &authority, ServingCA: &authority})
 	if err != nil {
 		m.Fatal(err)
 	}

@@ -17,13 +17,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	quota "k8s.io/apiserver/pkg/quota/v1"
+	sums "k8s.io/apiserver/pkg/quota/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/component"
+	"skein.dev/skein/api/quota"
 	"skein.dev/skein/controllers/run"
 )
 
@@ -119,7 +120,7 @@ func podEnds(before, after any) bool {
 // ifGone drops pods that have only just come: admission has booked them.
 func (c *Controller) ifGone(obj any) []run.Key {
 	p, ok := obj.(*corev1.Pod)
-	if ok && p.DeletionTimestamp == nil && charged(p, time.Now()) {
+	if ok && p.DeletionTimestamp == nil && quota.Charged(p, time.Now()) {
 		if _, err := c.pods.Pods(p.Namespace).Get(p.Name); err == nil {
 			return nil
 		}
@@ -152,8 +153,8 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	used := Usage(q, in, time.Now())
-	if equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) && quota.Equals(used, q.Status.Used) {
+	used := quota.Used(q, in, time.Now())
+	if equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) && sums.Equals(used, q.Status.Used) {
 		return after, nil
 	}
 	up := q.DeepCopy()
@@ -166,8 +167,8 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 }
 
 // objects collects what the quota may speak of.
-func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (Objects, time.Duration, error) {
-	in, after := Objects{Counts: map[string]int{}}, recount
+func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (quota.Objects, time.Duration, error) {
+	in, after := quota.Objects{Counts: map[string]int{}}, recount
 	var err error
 	if in.Pods, err = c.pods.Pods(q.Namespace).List(labels.Everything()); err != nil {
 		return in, 0, fmt.Errorf("list pods: %w", err)
@@ -180,7 +181,7 @@ func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (Obje
 			return in, 0, fmt.Errorf("list claims: %w", err)
 		}
 	}
-	for _, name := range counted(q) {
+	for _, name := range quota.Counted(q) {
 		if inf, ok := c.others[name]; ok {
 			objs, err := inf.GetIndexer().ByIndex(cache.NamespaceIndex, q.Namespace)
 			if err != nil {
