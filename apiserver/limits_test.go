@@ -163,3 +163,46 @@ func TestANewClusterHasTheUsualObjects(t *testing.T) {
 		t.Errorf("the highest priority is %v (%v)", class, err)
 	}
 }
+
+func TestAQuotaIsBookedBeforeTheObjectExists(t *testing.T) {
+	f := start(t)
+	c := f.client(t, f.admin(t))
+	account(t, c, "default")
+	quotas := c.CoreV1().ResourceQuotas("default")
+	hard := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1"), corev1.ResourceRequestsCPU: resource.MustParse("200m"), "count/configmaps": resource.MustParse("2")}
+	q, err := quotas.Create(t.Context(), &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "few"}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Status.Hard, q.Status.Used = hard, corev1.ResourceList{ // as the controller counts them
+		corev1.ResourcePods: resource.MustParse("0"), corev1.ResourceRequestsCPU: resource.MustParse("0"), "count/configmaps": resource.MustParse("1"),
+	}
+	if _, err := quotas.UpdateStatus(t.Context(), q, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string, err error, want string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", what, err, want)
+		}
+	}
+	pods := c.CoreV1().Pods("default")
+	_, err = pods.Create(t.Context(), demanding("silent", nil, nil), metav1.CreateOptions{})
+	refused("a pod that asks for nothing", err, "failed quota: few: must specify requests.cpu for: c")
+	_, err = pods.Create(t.Context(), demanding("greedy", amounts("300m", ""), nil), metav1.CreateOptions{})
+	refused("a pod that asks for too much", err, "exceeded quota: few, requested: requests.cpu=300m, used: requests.cpu=0, limited: requests.cpu=200m")
+	if _, err := pods.Create(t.Context(), demanding("modest", amounts("100m", ""), nil), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if q, err = quotas.Get(t.Context(), "few", metav1.GetOptions{}); err != nil || q.Status.Used.Pods().String() != "1" {
+		t.Errorf("booked %v (%v), want one pod", q.Status.Used, err)
+	}
+	_, err = pods.Create(t.Context(), demanding("second", amounts("10m", ""), nil), metav1.CreateOptions{})
+	refused("a second pod", err, "exceeded quota: few, requested: pods=1, used: pods=1, limited: pods=1")
+	for i, name := range []string{"one", "two"} {
+		_, err := c.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		if (err == nil) != (i == 0) {
+			t.Errorf("config map %s: %v", name, err)
+		}
+	}
+}

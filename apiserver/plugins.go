@@ -17,6 +17,7 @@ import (
 	webhookinitializer "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
+	quota "k8s.io/apiserver/pkg/quota/v1"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/apiserver/pkg/util/webhook"
@@ -30,6 +31,9 @@ import (
 
 const admissionGroup = "admissionregistration.k8s.io/"
 
+// wantsQuota is the part of the quota plugin that is told how to count.
+type wantsQuota interface{ SetQuotaConfiguration(c quota.Configuration) }
+
 // admission are our own rules and, after them, what users configure: policies
 // before webhooks, as upstream has them. A webhook that changes an object has
 // the mutating rules run once more over what it made of it.
@@ -37,13 +41,14 @@ func (s *Server) admission(cfg *genericapiserver.RecommendedConfig) (admission.I
 	chain := admission.NewChainHandler(
 		admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac}),
 		s.onDemand(cfg, func() (admission.Interface, error) { return mutatingpolicy.NewPlugin(nil) },
-			"mutatingadmissionpolicies"),
+			admissionGroup+"mutatingadmissionpolicies"),
 		s.onDemand(cfg, func() (admission.Interface, error) { return mutatingwebhook.NewMutatingWebhook(nil) },
-			"mutatingwebhookconfigurations"),
+			admissionGroup+"mutatingwebhookconfigurations"),
 		s.onDemand(cfg, func() (admission.Interface, error) { return validatingpolicy.NewPlugin(nil) },
-			"validatingadmissionpolicies"),
+			admissionGroup+"validatingadmissionpolicies"),
 		s.onDemand(cfg, func() (admission.Interface, error) { return validatingwebhook.NewValidatingAdmissionWebhook(nil) },
-			"validatingwebhookconfigurations"),
+			admissionGroup+"validatingwebhookconfigurations"),
+		s.onDemand(cfg, newQuota, "/resourcequotas"),
 	)
 	// Only a set of registered plugins gets the second run.
 	const name = "Skein"
@@ -81,7 +86,7 @@ var (
 
 func (s *Server) onDemand(cfg *genericapiserver.RecommendedConfig, makes func() (admission.Interface, error), resource string) *onDemand {
 	prepare := func(p admission.Interface) (func(), error) { return s.equip(cfg, p) }
-	return &onDemand{s: s, kind: admissionGroup + resource, make: makes, prepare: prepare}
+	return &onDemand{s: s, kind: resource, make: makes, prepare: prepare}
 }
 
 // equip gives a plugin what it asks for. Its informers run after start.
@@ -106,6 +111,9 @@ func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Inte
 		webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, loopback, noopoteltrace.NewTracerProvider()),
 		resolver{s},
 	).Initialize(p)
+	if w, ok := p.(wantsQuota); ok {
+		w.SetQuotaConfiguration(quotaRules())
+	}
 	if err := admission.ValidateInitialization(p); err != nil {
 		return nil, err
 	}
