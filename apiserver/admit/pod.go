@@ -17,7 +17,8 @@ const (
 	notReadySeconds    = int64(300)
 )
 
-// defaultTolerations lets pods tolerate trouble of their node for a while.
+// defaultTolerations lets pods tolerate trouble of their node for a while. An
+// update that names only tolerations of its own keeps these, as upstream's does.
 func defaultTolerations(_ context.Context, a admission.Attributes) error {
 	p := newPod(a)
 	if p == nil {
@@ -36,9 +37,6 @@ func defaultTolerations(_ context.Context, a admission.Attributes) error {
 		p.Spec.Tolerations = append(p.Spec.Tolerations, corev1.Toleration{
 			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
 		})
-	}
-	if a.GetOperation() == admission.Update {
-		return nil // only what is new is completed; updates may not add others
 	}
 	if !notReady {
 		add(corev1.TaintNodeNotReady, notReadySeconds)
