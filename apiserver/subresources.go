@@ -24,6 +24,7 @@ func (s *Server) addSubresources(put putStorage) error {
 		}
 	}
 	core := corev1.SchemeGroupVersion
+	put(core, "componentstatuses", s.components())
 	if r := s.resources["/services"]; r != nil {
 		own, ok := r.Paths["services"].(standard)
 		if !ok {

@@ -61,18 +61,20 @@ func csiDriverRow(d *storagev1.CSIDriver) []any {
 	}
 }
 
-// CSINode declares which drivers nodes have. Its status is alpha and dropped.
+// CSINode declares which drivers nodes have. Its status holds only what is
+// alpha, which is dropped.
 func CSINode() registry.Kind {
 	k := declare[storagev1.CSINode, storagev1.CSINodeList](storagev1.SchemeGroupVersion, "csinodes")
 	k.Columns = []metav1.TableColumnDefinition{
 		num("Drivers", "Drivers indicates the number of CSI drivers registered on the node"), ageColumn(),
 	}
 	k.Row = row(func(n *storagev1.CSINode) []any { return []any{int64(len(n.Spec.Drivers)), age(n.CreationTimestamp)} })
-	k.Strategy = rules[*storagev1.CSINode]{
-		create:   func(n *storagev1.CSINode) { n.Status = storagev1.CSINodeStatus{} },
-		update:   func(n, old *storagev1.CSINode) { n.Status = old.Status },
+	divide(&k, false, rules[*storagev1.CSINode]{
 		validate: validation.CSINode, validateUpdate: validation.CSINodeUpdate, needsVersion: true,
-	}.strategy()
+	}, rules[*storagev1.CSINode]{
+		update:         func(n, old *storagev1.CSINode) { n.Status = old.Status },
+		validateUpdate: validation.CSINodeStatusUpdate, keepsMeta: true, needsVersion: true,
+	})
 	return k
 }
 

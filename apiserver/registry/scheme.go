@@ -33,6 +33,7 @@ func subresources() map[schema.GroupVersion][]runtime.Object {
 			&corev1.Binding{}, &corev1.PodLogOptions{}, &corev1.PodExecOptions{}, &corev1.PodAttachOptions{},
 			&corev1.PodPortForwardOptions{}, &corev1.PodProxyOptions{}, &corev1.NodeProxyOptions{},
 			&corev1.ServiceProxyOptions{}, &corev1.SerializedReference{}, &corev1.RangeAllocation{},
+			&corev1.ComponentStatus{}, &corev1.ComponentStatusList{},
 		},
 		policyv1.SchemeGroupVersion:         {&policyv1.Eviction{}},
 		autoscalingv1.SchemeGroupVersion:    {&autoscalingv1.Scale{}},

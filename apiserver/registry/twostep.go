@@ -37,6 +37,7 @@ func (t *twoStep) Delete(ctx context.Context, name string, validate rest.Validat
 	if p := options.Preconditions; p != nil {
 		if p.UID != nil && *p.UID != ns.UID {
 			return nil, false, apierrors.NewConflict(t.DefaultQualifiedResource, name,
+				//nolint:staticcheck // these are the words of upstream
 				fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, ns.UID))
 		}
 		pre.ResourceVersion = p.ResourceVersion

@@ -220,7 +220,7 @@ func attacher(p *problems, path *field.Path, name string) {
 	if utf8.RuneCountInString(name) > maxDriverName {
 		p.add(field.TooLongCharacters(path, "", maxDriverName))
 	}
-	p.check(path, name, content.IsDNS1123SubdomainCaseless)
+	p.check(path, name, content.IsDNS1123SubdomainCaseless) //nolint:staticcheck // drivers have been named so
 }
 
 func volumeError(p *problems, path *field.Path, e *storagev1.VolumeError) {

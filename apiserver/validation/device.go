@@ -109,8 +109,9 @@ func qualifiedName(p *problems, path *field.Path, name string) {
 }
 
 func fullName(p *problems, path *field.Path, name resourcev1.FullyQualifiedName) {
-	// The rule needs a context only because all generated rules have one.
-	p.add(validate.ResourceFullyQualifiedName(context.TODO(), operation.Operation{}, path, &name, nil)...)
+	//nolint:forbidigo // the rule has a context only because all generated rules have one
+	ctx := context.TODO()
+	p.add(validate.ResourceFullyQualifiedName(ctx, operation.Operation{}, path, &name, nil)...)
 }
 
 func identifier(p *problems, path *field.Path, id string) {

@@ -2,6 +2,7 @@ package validation
 
 import (
 	"fmt"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -131,9 +132,7 @@ func restoreList(now, before corev1.ResourceList) corev1.ResourceList {
 		return nil
 	}
 	out := corev1.ResourceList{}
-	for name, q := range now {
-		out[name] = q
-	}
+	maps.Copy(out, now)
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		delete(out, name)
 		if q, ok := before[name]; ok {

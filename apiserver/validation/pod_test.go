@@ -32,9 +32,6 @@ func pod() *corev1.Pod {
 	return p
 }
 
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 type podCase struct {
 	rule   string
 	change func(p *corev1.Pod, c *corev1.Container)

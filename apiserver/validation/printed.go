@@ -34,12 +34,10 @@ func untagged(t reflect.Type) reflect.Type {
 	case apiStruct(t):
 		fields := make([]reflect.StructField, 0, t.NumField())
 		for f := range t.Fields() {
-			f := f
 			switch {
 			case f.Name == "TypeMeta":
 			case f.Name == "ObjectMeta" && f.Anonymous: // its fields, which have JSON names, become the parent's
 				for m := range f.Type.Fields() {
-					m := m
 					fields = append(fields, reflect.StructField{Name: m.Name, Type: m.Type, Tag: m.Tag})
 				}
 			case f.Anonymous: // the source of a volume and the like

@@ -2,6 +2,7 @@ package validation
 
 import (
 	"encoding/json"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"

@@ -65,13 +65,13 @@ func (c *podCheck) checkPodSecurity(spec *field.Path) {
 
 func (c *podCheck) checkSysctls(path *field.Path, list []corev1.Sysctl) {
 	seen := map[string]bool{}
+	format := regexp.MustCompile(sysctlFormat)
 	for i, s := range list {
 		at := path.Index(i).Child("name")
-		ok, err := regexp.MatchString(sysctlFormat, s.Name)
 		switch {
 		case s.Name == "":
 			c.required(at, "")
-		case err != nil || !ok || len(s.Name) > maxSysctl:
+		case !format.MatchString(s.Name) || len(s.Name) > maxSysctl:
 			c.invalid(at, s.Name, fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctl, sysctlFormat))
 		case seen[s.Name]:
 			c.duplicate(at, s.Name)
