@@ -138,7 +138,7 @@ func TestCustomResourcesAreDescribedWhileTheyExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	const name = "apis/stable.example.com/v2"
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute) // the library deletes a definition when it gets to it
 	wait := func(what string, done func() bool) {
 		t.Helper()
 		for !done() {

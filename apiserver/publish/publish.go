@@ -41,7 +41,8 @@ type Config struct {
 	CRDs func() ([]*apiextensionsv1.CustomResourceDefinition, error)
 	// Others publishes the group versions of other servers; nil: there are none.
 	Others http.Handler
-	// Keep is how long documents are kept after the last request; 0: 5 minutes.
+	// Keep is how long documents are kept after the last request; 0: one
+	// minute. Clients keep them themselves, by their hashes.
 	Keep time.Duration
 }
 
@@ -63,7 +64,7 @@ type Publisher struct {
 // New returns a publisher. It builds nothing yet.
 func New(c Config) *Publisher {
 	if c.Keep == 0 {
-		c.Keep = 5 * time.Minute
+		c.Keep = time.Minute
 	}
 	p := &Publisher{
 		cfg: c, services: map[string]*restful.WebService{},
