@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	sums "k8s.io/apiserver/pkg/quota/v1"
+	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/restmapper"
@@ -62,35 +63,33 @@ func New(kit component.Kit, md metadata.Interface, serves func(schema.GroupResou
 		c.claims = core.PersistentVolumeClaims().Lister()
 		reads = append(reads, run.Source{Informer: core.PersistentVolumeClaims().Informer(), Keys: c.quotasOf, Changed: specChanged})
 	}
-	for _, gvr := range watched() {
-		if !serves(gvr.GroupResource()) {
+	for name, inf := range counters(kit.Informers) {
+		if !serves(schema.ParseGroupResource(name)) {
 			continue
 		}
-		inf, err := kit.Informers.ForResource(gvr)
-		if err != nil {
-			return run.Controller{}, fmt.Errorf("watch %s: %w", gvr, err)
-		}
-		c.others[gvr.GroupResource().String()] = inf.Informer()
-		reads = append(reads, run.Source{Informer: inf.Informer(), Keys: c.quotasOf, Changed: never})
+		c.others[name] = inf()
+		reads = append(reads, run.Source{Informer: inf(), Keys: c.quotasOf, Changed: never})
 	}
 	return run.Controller{
 		Name: "resourcequota-controller", Reads: reads, Writes: []string{"resourcequotas/status"}, Workers: 4, Reconcile: c.reconcile,
 	}, nil
 }
 
-// watched are the kinds whose informers run anyway.
-func watched() []schema.GroupVersionResource {
-	var out []schema.GroupVersionResource
-	for _, r := range []string{"configmaps", "secrets", "replicationcontrollers", "resourcequotas"} {
-		out = append(out, corev1.SchemeGroupVersion.WithResource(r))
+// counters are the informers of kinds that run anyway, by "resource.group".
+func counters(f informers.SharedInformerFactory) map[string]func() cache.SharedIndexInformer {
+	core, apps, batch := f.Core().V1(), f.Apps().V1(), f.Batch().V1()
+	return map[string]func() cache.SharedIndexInformer{
+		"configmaps":             core.ConfigMaps().Informer,
+		"secrets":                core.Secrets().Informer,
+		"replicationcontrollers": core.ReplicationControllers().Informer,
+		"resourcequotas":         core.ResourceQuotas().Informer,
+		"deployments.apps":       apps.Deployments().Informer,
+		"replicasets.apps":       apps.ReplicaSets().Informer,
+		"statefulsets.apps":      apps.StatefulSets().Informer,
+		"daemonsets.apps":        apps.DaemonSets().Informer,
+		"jobs.batch":             batch.Jobs().Informer,
+		"cronjobs.batch":         batch.CronJobs().Informer,
 	}
-	for _, r := range []string{"deployments", "replicasets", "statefulsets", "daemonsets"} {
-		out = append(out, schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: r})
-	}
-	for _, r := range []string{"jobs", "cronjobs"} {
-		out = append(out, schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: r})
-	}
-	return out
 }
 
 func never(any, any) bool { return false }
