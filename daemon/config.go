@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
+
+	"skein.dev/skein/controllers"
 )
 
 // Config is what an operator may set for one peer. Every field is a flag and,
@@ -29,8 +31,9 @@ type Config struct {
 	ServiceCIDRs    []netip.Prefix
 	ClusterDomain   string
 	Zone            string
-	RuntimeEndpoint string // an external CRI socket; the embedded containerd if empty
-	CgroupParent    string // all cgroups of this peer are made below it
+	RuntimeEndpoint string   // an external CRI socket; the embedded containerd if empty
+	CgroupParent    string   // all cgroups of this peer are made below it
+	Controllers     []string // which controllers run while this peer has their role, as kube-controller-manager reads it
 	LogLevel        string
 }
 
@@ -47,6 +50,7 @@ func DefaultConfig() Config {
 		ServiceCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 		ClusterDomain: "cluster.local",
 		CgroupParent:  "/skein",
+		Controllers:   []string{"*"},
 		LogLevel:      "info",
 	}
 }
@@ -67,6 +71,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Zone, "zone", c.Zone, "failure domain of this machine")
 	fs.StringVar(&c.RuntimeEndpoint, "runtime-endpoint", c.RuntimeEndpoint, "CRI socket of an engine of your own (default: the embedded containerd)")
 	fs.StringVar(&c.CgroupParent, "cgroup-parent", c.CgroupParent, "cgroup below which this peer makes its own")
+	fs.StringSliceVar(&c.Controllers, "controllers", c.Controllers, `controllers to run: "*" all that are on by default, "name" this one, "-name" not this one`)
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 }
 
@@ -100,6 +105,9 @@ func (c *Config) Complete() error {
 		if port < 1 || port > 65535 {
 			return fmt.Errorf("%s %d: must be between 1 and 65535", flag, port)
 		}
+	}
+	if _, err := controllers.Select(c.Controllers); err != nil {
+		return fmt.Errorf("controllers: %w", err)
 	}
 	if len(c.ClusterCIDRs) == 0 || len(c.ServiceCIDRs) == 0 {
 		return errors.New("cluster-cidr and service-cidr must each name a range")

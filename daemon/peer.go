@@ -21,6 +21,7 @@ import (
 	"skein.dev/skein/apiserver"
 	"skein.dev/skein/apiserver/kinds"
 	"skein.dev/skein/controllers"
+	"skein.dev/skein/controllers/csr"
 	"skein.dev/skein/dnsaddon"
 	"skein.dev/skein/engine"
 	"skein.dev/skein/gossip"
@@ -320,11 +321,22 @@ func (p *peer) makeRoles(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make metadata client: %w", err)
 	}
+	selection, err := controllers.Select(p.Controllers)
+	if err != nil {
+		return err
+	}
 	p.control, err = controllers.New(controllers.Config{
+		Selection: selection, ClientCA: p.authority(identity.Clients), ServingCA: p.authority(identity.Serving),
 		Kit: kit, Members: p.pool, Metadata: meta, RootCA: p.keyring.CAPEM(identity.Serving),
 		Serves: p.api.Serves, MinRevision: p.assignedAt,
 	})
 	return err
+}
+
+// authority signs certificate requests that were approved.
+func (p *peer) authority(a identity.Authority) *csr.Authority {
+	ca := p.keyring.CAs[a]
+	return &csr.Authority{Cert: ca.Cert, Key: ca.Key}
 }
 
 // assignedAt is the revision that a holder's informers must have reached
