@@ -13,8 +13,15 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// reply is what a request was answered with, and by which address at last.
+type reply struct {
+	status int
+	header http.Header
+	uri    string
+}
+
 // ask gets a path as the administrator.
-func (f *fixture) ask(t *testing.T, path, accept string, header ...string) (*http.Response, []byte) {
+func (f *fixture) ask(t *testing.T, path, accept string, header ...string) (reply, []byte) {
 	t.Helper()
 	client, err := rest.HTTPClientFor(f.admin(t))
 	if err != nil {
@@ -37,15 +44,15 @@ func (f *fixture) ask(t *testing.T, path, accept string, header ...string) (*htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, raw
+	return reply{resp.StatusCode, resp.Header, resp.Request.URL.RequestURI()}, raw
 }
 
 // index is the list of documents: where each is, by its name.
 func (f *fixture) index(t *testing.T) map[string]string {
 	t.Helper()
 	resp, raw := f.ask(t, "/openapi/v3", "application/json")
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("index: %d %s", resp.StatusCode, raw)
+	if resp.status != http.StatusOK {
+		t.Fatalf("index: %d %s", resp.status, raw)
 	}
 	var got struct {
 		Paths map[string]struct {
@@ -92,27 +99,27 @@ func TestDocumentsComeAsClientsWantThem(t *testing.T) {
 	f := start(t)
 	at := f.index(t)["apis/apps/v1"]
 	resp, raw := f.ask(t, at, "application/json")
-	if resp.StatusCode != 200 || !strings.Contains(string(raw), `"io.k8s.api.apps.v1.Deployment"`) || strings.Contains(string(raw), "__internal") {
-		t.Errorf("json: %d, %d bytes", resp.StatusCode, len(raw))
+	if resp.status != http.StatusOK || !strings.Contains(string(raw), `"io.k8s.api.apps.v1.Deployment"`) || strings.Contains(string(raw), "__internal") {
+		t.Errorf("json: %d, %d bytes", resp.status, len(raw))
 	}
-	if !strings.Contains(resp.Header.Get("Cache-Control"), "immutable") {
-		t.Errorf("a document by its hash: Cache-Control %q", resp.Header.Get("Cache-Control"))
+	if !strings.Contains(resp.header.Get("Cache-Control"), "immutable") {
+		t.Errorf("a document by its hash: Cache-Control %q", resp.header.Get("Cache-Control"))
 	}
-	if resp, _ = f.ask(t, at, "application/json", "If-None-Match", resp.Header.Get("Etag")); resp.StatusCode != http.StatusNotModified {
-		t.Errorf("unchanged: got %d, want 304", resp.StatusCode)
+	if resp, _ = f.ask(t, at, "application/json", "If-None-Match", resp.header.Get("Etag")); resp.status != http.StatusNotModified {
+		t.Errorf("unchanged: got %d, want 304", resp.status)
 	}
 	const proto3 = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
-	if resp, raw = f.ask(t, at, proto3); resp.StatusCode != 200 || !strings.Contains(resp.Header.Get("Content-Type"), "protobuf") || len(raw) == 0 || raw[0] == '{' {
-		t.Errorf("protobuf: %d %q", resp.StatusCode, resp.Header.Get("Content-Type"))
+	if resp, raw = f.ask(t, at, proto3); resp.status != http.StatusOK || !strings.Contains(resp.header.Get("Content-Type"), "protobuf") || len(raw) == 0 || raw[0] == '{' {
+		t.Errorf("protobuf: %d %q", resp.status, resp.header.Get("Content-Type"))
 	}
-	if resp, _ = f.ask(t, "/openapi/v3/apis/apps/v1?hash=old", "application/json"); resp.Request.URL.RequestURI() != at {
-		t.Errorf("an old hash leads to %s, want %s", resp.Request.URL, at)
+	if resp, _ = f.ask(t, "/openapi/v3/apis/apps/v1?hash=old", "application/json"); resp.uri != at {
+		t.Errorf("an old hash leads to %s, want %s", resp.uri, at)
 	}
-	if resp, _ = f.ask(t, at, "text/html"); resp.StatusCode != http.StatusNotAcceptable {
-		t.Errorf("html: got %d, want 406", resp.StatusCode)
+	if resp, _ = f.ask(t, at, "text/html"); resp.status != http.StatusNotAcceptable {
+		t.Errorf("html: got %d, want 406", resp.status)
 	}
-	if resp, _ = f.ask(t, "/openapi/v3/apis/nothing/v1", "application/json"); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("no such group: got %d, want 404", resp.StatusCode)
+	if resp, _ = f.ask(t, "/openapi/v3/apis/nothing/v1", "application/json"); resp.status != http.StatusNotFound {
+		t.Errorf("no such group: got %d, want 404", resp.status)
 	}
 	resp, raw = f.ask(t, "/openapi/v2", "application/json")
 	var doc struct {
@@ -120,10 +127,10 @@ func TestDocumentsComeAsClientsWantThem(t *testing.T) {
 		Definitions map[string]any
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil || doc.Swagger != "2.0" || doc.Definitions["io.k8s.api.core.v1.Pod"] == nil {
-		t.Errorf("v2: %d, %v, %d definitions: %.200s", resp.StatusCode, err, len(doc.Definitions), raw)
+		t.Errorf("v2: %d, %v, %d definitions: %.200s", resp.status, err, len(doc.Definitions), raw)
 	}
-	if resp, raw = f.ask(t, "/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"); resp.StatusCode != 200 || raw[0] == '{' {
-		t.Errorf("v2 protobuf: %d", resp.StatusCode)
+	if resp, raw = f.ask(t, "/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"); resp.status != http.StatusOK || raw[0] == '{' {
+		t.Errorf("v2 protobuf: %d", resp.status)
 	}
 }
 

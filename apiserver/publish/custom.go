@@ -90,10 +90,11 @@ func (p *Publisher) serveV2Locked() (http.Handler, error) {
 		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(groups))
-	state := "/"
+	hashes := make([]string, 0, len(names))
 	for _, name := range names {
-		state += groups[name].hash()
+		hashes = append(hashes, groups[name].hash())
 	}
+	state := strings.Join(hashes, "/")
 	if p.v2 == nil || p.v2For != state {
 		if p.v2, err = p.buildV2(names, groups); err != nil {
 			return nil, err
