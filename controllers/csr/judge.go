@@ -17,7 +17,7 @@ import (
 var (
 	errPEM      = errors.New("no PEM block of type CERTIFICATE REQUEST")
 	errOrg      = errors.New("subject organization is not system:nodes")
-	errName     = errors.New("subject common name does not begin with system:node:")
+	errName     = errors.New("subject common name does not begin with that of nodes")
 	errNames    = errors.New("email and URI SANs are not allowed")
 	errClient   = errors.New("subject alternative names are not allowed in a client certificate of a node")
 	errNoNames  = errors.New("a DNS or IP subjectAltName is required")

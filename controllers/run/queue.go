@@ -143,7 +143,7 @@ func (q *queue) turn(ctx context.Context, b *beat) bool {
 		timeout = 15 * time.Second
 	}
 	b.begin(timeout)
-	after, err, panicked := q.reconcile(ctx, key, timeout)
+	after, panicked, err := q.reconcile(ctx, key, timeout)
 	b.end()
 	q.settle(ctx, key, after, err, panicked)
 	return true
@@ -175,7 +175,7 @@ func (q *queue) settle(ctx context.Context, key Key, after time.Duration, err er
 	}
 }
 
-func (q *queue) reconcile(ctx context.Context, key Key, timeout time.Duration) (after time.Duration, err error, panicked bool) { //nolint:staticcheck // three results of one call, the error is not the last word
+func (q *queue) reconcile(ctx context.Context, key Key, timeout time.Duration) (after time.Duration, panicked bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer func() {
@@ -185,7 +185,7 @@ func (q *queue) reconcile(ctx context.Context, key Key, timeout time.Duration) (
 		}
 	}()
 	after, err = q.c.Reconcile(ctx, key)
-	return after, err, false
+	return after, false, err
 }
 
 // version is the resource version of the key's object, "" when there is none.
