@@ -42,7 +42,11 @@ func (s *Server) addSubresources(put putStorage) error {
 		for path, st := range pods.Storages() {
 			put(core, path, st)
 		}
-		put(core, "pods/eviction", &podrest.Eviction{Pods: r.Store, Version: policyv1.SchemeGroupVersion})
+		eviction := &podrest.Eviction{Pods: r.Store, Version: policyv1.SchemeGroupVersion}
+		if b := s.resources[policyv1.GroupName+"/poddisruptionbudgets"]; b != nil {
+			eviction.Budgets = b.Store
+		}
+		put(core, "pods/eviction", eviction)
 		if s.resources["/nodes"] != nil {
 			put(core, "nodes/proxy", pods.NodeProxy())
 		}

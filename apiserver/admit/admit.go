@@ -54,6 +54,8 @@ func Chain(c Config) admission.Interface {
 		&rule{mutate: c.storageClass, on: create},
 		&rule{mutate: inUse, on: create},
 		&rule{mutate: c.overhead, validate: c.checkOverhead, on: create},
+		&rule{validate: c.signer, on: []admission.Operation{admission.Update}},
+		&rule{validate: subject, on: create},
 		&rule{mutate: c.ingressClass, on: create},
 		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},
 	)

@@ -17,10 +17,10 @@ import (
 	"k8s.io/apiserver/pkg/util/dryrun"
 )
 
-// Eviction serves pods/eviction. Its first form asks no disruption budget:
-// there is no controller yet that counts them.
+// Eviction serves pods/eviction.
 type Eviction struct {
 	Pods    *genericregistry.Store
+	Budgets *genericregistry.Store // nil: disruption budgets are not served
 	Version schema.GroupVersion
 }
 
@@ -64,6 +64,17 @@ func (e *Eviction) Create(ctx context.Context, name string, obj runtime.Object, 
 	}
 	if len(options.DryRun) > 0 {
 		del.DryRun = options.DryRun
+	}
+	obj, err := e.Pods.Get(ctx, name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return nil, fmt.Errorf("unexpected object: %T", obj)
+	}
+	if err := spend(ctx, e.Budgets, pod, dryrun.IsDryRun(del.DryRun)); err != nil {
+		return nil, err
 	}
 	if err := e.mark(ctx, name, del); err != nil {
 		return nil, err

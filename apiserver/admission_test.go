@@ -1,14 +1,22 @@
 package apiserver_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -204,5 +212,99 @@ func TestAQuotaIsBookedBeforeTheObjectExists(t *testing.T) {
 		if (err == nil) != (i == 0) {
 			t.Errorf("config map %s: %v", name, err)
 		}
+	}
+}
+
+func TestAnEvictionSpendsItsBudget(t *testing.T) {
+	f := start(t)
+	c := f.client(t, f.admin(t))
+	account(t, c, "default")
+	pods, budgets := c.CoreV1().Pods("default"), c.PolicyV1().PodDisruptionBudgets("default")
+	labels := map[string]string{"app": "a"}
+	for _, name := range []string{"one", "two"} {
+		p := demanding(name, nil, nil)
+		p.Labels = labels
+		p, err := pods.Create(t.Context(), p, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Status.Phase = corev1.PodRunning
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		if _, err := pods.UpdateStatus(t.Context(), p, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	evict := func(name string) error {
+		ev := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		return c.CoreV1().RESTClient().Post().Namespace("default").Resource("pods").Name(name).SubResource("eviction").
+			Body(ev).MaxRetries(0).Do(t.Context()).Error() // the client would wait and try again as it is told to
+	}
+	b, err := budgets.Create(t.Context(), &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: "half"}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := evict("one"); !apierrors.IsTooManyRequests(err) || !apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause) {
+		t.Errorf("a budget that is not counted yet: %v", err)
+	}
+	b.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: b.Generation, DisruptionsAllowed: 1, DesiredHealthy: 1, CurrentHealthy: 2, ExpectedPods: 2}
+	if _, err := budgets.UpdateStatus(t.Context(), b, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := evict("one"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = budgets.Get(t.Context(), "half", metav1.GetOptions{}); err != nil || b.Status.DisruptionsAllowed != 0 || len(b.Status.DisruptedPods) != 1 {
+		t.Errorf("after one eviction the budget says %v (%v)", b.Status, err)
+	}
+	if err := evict("two"); !apierrors.IsTooManyRequests(err) || !strings.Contains(err.Error(), "Cannot evict pod as it would violate the pod's disruption budget.") {
+		t.Errorf("a second eviction: %v", err)
+	}
+}
+
+func TestOnlyWhoMaySignApproves(t *testing.T) {
+	f := start(t)
+	admin := f.client(t, f.admin(t))
+	csrs := admin.CertificatesV1().CertificateSigningRequests()
+	request := func(org string) *certificatesv1.CertificateSigningRequest {
+		key := newKey(t)
+		raw, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "ann", Organization: []string{org}}}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &certificatesv1.CertificateSigningRequest{
+			ObjectMeta: metav1.ObjectMeta{Name: "ann"},
+			Spec: certificatesv1.CertificateSigningRequestSpec{
+				Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: raw}), SignerName: certificatesv1.KubeAPIServerClientSignerName,
+				Usages: []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth},
+			},
+		}
+	}
+	if _, err := csrs.Create(t.Context(), request("system:masters"), metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), "system:masters group is not allowed") {
+		t.Errorf("a request for an administrator: %v", err)
+	}
+	made, err := csrs.Create(t.Context(), request("staff"), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := []rbacv1.PolicyRule{{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"certificatesigningrequests/approval"}, Verbs: []string{"update"}}}
+	if _, err := admin.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "approver"}, Rules: rules}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "approver"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "approver"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "bob"}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	made.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "r", Message: "m"}}
+	bob := f.client(t, f.user(t, "bob"))
+	if _, err := bob.CertificatesV1().CertificateSigningRequests().UpdateApproval(t.Context(), "ann", made, metav1.UpdateOptions{}); err == nil ||
+		!strings.Contains(err.Error(), `user not permitted to approve requests with signerName "kubernetes.io/kube-apiserver-client"`) {
+		t.Errorf("bob, who may approve but not for this signer: %v", err)
+	}
+	if _, err := csrs.UpdateApproval(t.Context(), "ann", made, metav1.UpdateOptions{}); err != nil {
+		t.Errorf("the administrator: %v", err)
 	}
 }
