@@ -16,10 +16,10 @@ import (
 	"skein.dev/skein/raftstore/storetest"
 )
 
-func payload(b testing.TB) map[string]string {
+func payload(tb testing.TB) map[string]string {
 	raw := make([]byte, 512)
 	if _, err := rand.Read(raw); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return map[string]string{"data": hex.EncodeToString(raw)}
 }

@@ -2,7 +2,7 @@ package apiserver
 
 import (
 	"fmt"
-	"log"
+	"log" //nolint:depguard // http.Server has no other way to be told where its errors go
 	"log/slog"
 	"maps"
 	"net/http"

@@ -269,7 +269,7 @@ func (s *Server) keepEndpoints(ctx context.Context) error {
 			changed = s.cfg.EndpointsChanged() // before reading, so that nothing is missed
 		}
 		if s.untilDone(ctx, "write endpoints", func(ctx context.Context) error { return s.writeEndpoints(ctx, client) }) != nil {
-			return nil
+			return nil //nolint:nilerr // ctx has ended
 		}
 		select {
 		case <-ctx.Done():
@@ -293,14 +293,14 @@ func (s *Server) writeEndpoints(ctx context.Context, client kubernetes.Interface
 	if s.resources["/endpoints"] == nil {
 		return nil
 	}
-	want := &corev1.Endpoints{ //nolint:staticcheck // old clients read it
+	want := &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: apiServiceName, Namespace: metav1.NamespaceDefault,
 			Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"},
 		},
 		Subsets: subsets(at),
 	}
-	have := find[*corev1.Endpoints](s, "/endpoints", want.Namespace, want.Name) //nolint:staticcheck // see above
+	have := find[*corev1.Endpoints](s, "/endpoints", want.Namespace, want.Name)
 	endpoints := client.CoreV1().Endpoints(want.Namespace)
 	if have == nil {
 		_, err := endpoints.Create(ctx, want, metav1.CreateOptions{})
@@ -314,7 +314,7 @@ func (s *Server) writeEndpoints(ctx context.Context, client kubernetes.Interface
 	return err
 }
 
-func subsets(at []netip.AddrPort) (out []corev1.EndpointSubset) { //nolint:staticcheck // old clients read it
+func subsets(at []netip.AddrPort) (out []corev1.EndpointSubset) {
 	byPort := map[uint16][]corev1.EndpointAddress{}
 	var ports []uint16
 	for _, a := range at {
@@ -325,7 +325,7 @@ func subsets(at []netip.AddrPort) (out []corev1.EndpointSubset) { //nolint:stati
 	}
 	slices.Sort(ports)
 	for _, p := range ports {
-		out = append(out, corev1.EndpointSubset{ //nolint:staticcheck // see above
+		out = append(out, corev1.EndpointSubset{
 			Addresses: byPort[p],
 			Ports:     []corev1.EndpointPort{{Name: "https", Port: int32(p), Protocol: corev1.ProtocolTCP}},
 		})

@@ -141,10 +141,12 @@ func ofPods(name corev1.ResourceName) bool {
 	switch name {
 	case corev1.ResourcePods, "count/pods", corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory, corev1.ResourceLimitsEphemeralStorage:
 		return true
+	default:
 	}
 	switch corev1.ResourceName(bare) {
 	case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
 		return true
+	default:
 	}
 	extended := bare != n && strings.Contains(bare, "/") && !strings.Contains(bare, ".storageclass.storage.k8s.io/")
 	return extended || strings.HasPrefix(bare, corev1.ResourceHugePagesPrefix)

@@ -42,37 +42,37 @@ type authority struct {
 	pem  []byte
 }
 
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	key := newKey(t)
+func newAuthority(tb testing.TB) *authority {
+	tb.Helper()
+	key := newKey(tb)
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &authority{cert: cert, key: key, pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
+func newKey(tb testing.TB) *ecdsa.PrivateKey {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key
 }
 
 // issue signs a certificate; without a name it is a server's.
-func (a *authority) issue(t testing.TB, name string, groups ...string) (certPEM, keyPEM []byte) {
-	t.Helper()
-	key := newKey(t)
+func (a *authority) issue(tb testing.TB, name string, groups ...string) (certPEM, keyPEM []byte) {
+	tb.Helper()
+	key := newKey(tb)
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: groups},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
@@ -84,11 +84,11 @@ func (a *authority) issue(t testing.TB, name string, groups ...string) (certPEM,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	raw, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})
@@ -100,17 +100,17 @@ func (a *authority) pool() *x509.CertPool {
 	return p
 }
 
-func start(t testing.TB, change ...func(*apiserver.Config)) *fixture {
-	t.Helper()
-	f := &fixture{store: memstore.New(), ca: newAuthority(t), key: newKey(t)}
-	certPEM, keyPEM := f.ca.issue(t, "")
+func start(tb testing.TB, change ...func(*apiserver.Config)) *fixture {
+	tb.Helper()
+	f := &fixture{store: memstore.New(), ca: newAuthority(tb), key: newKey(tb)}
+	certPEM, keyPEM := f.ca.issue(tb, "")
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f.addr = ln.Addr().String()
 	cfg := apiserver.Config{
@@ -126,56 +126,56 @@ func start(t testing.TB, change ...func(*apiserver.Config)) *fixture {
 		c(&cfg)
 	}
 	if f.Server, err = apiserver.New(cfg); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
+			tb.Errorf("Run: %v", err)
 		}
 	})
-	f.ready(t)
+	f.ready(tb)
 	return f
 }
 
-func (f *fixture) ready(t testing.TB) {
-	t.Helper()
-	client := f.client(t, f.admin(t))
+func (f *fixture) ready(tb testing.TB) {
+	tb.Helper()
+	client := f.client(tb, f.admin(tb))
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		out, err := client.RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(t.Context())
+		out, err := client.RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(tb.Context())
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not ready: %v\n%s", err, out)
+			tb.Fatalf("not ready: %v\n%s", err, out)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-func (f *fixture) user(t testing.TB, name string, groups ...string) *rest.Config {
-	t.Helper()
-	certPEM, keyPEM := f.ca.issue(t, name, groups...)
+func (f *fixture) user(tb testing.TB, name string, groups ...string) *rest.Config {
+	tb.Helper()
+	certPEM, keyPEM := f.ca.issue(tb, name, groups...)
 	return &rest.Config{
 		Host: "https://" + f.addr, QPS: -1,
 		TLSClientConfig: rest.TLSClientConfig{CAData: f.ca.pem, CertData: certPEM, KeyData: keyPEM},
 	}
 }
 
-func (f *fixture) admin(t testing.TB) *rest.Config {
-	t.Helper()
-	return f.user(t, "kubernetes-admin", "system:masters")
+func (f *fixture) admin(tb testing.TB) *rest.Config {
+	tb.Helper()
+	return f.user(tb, "kubernetes-admin", "system:masters")
 }
 
-func (f *fixture) client(t testing.TB, cfg *rest.Config) *kubernetes.Clientset {
-	t.Helper()
+func (f *fixture) client(tb testing.TB, cfg *rest.Config) *kubernetes.Clientset {
+	tb.Helper()
 	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }

@@ -45,7 +45,7 @@ func (p *peer) parts() []Part {
 func (p *peer) allowed(run func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if p.api.Ready(ctx) != nil {
-			return nil // ctx has ended
+			return nil //nolint:nilerr // ctx has ended
 		}
 		return run(ctx)
 	}

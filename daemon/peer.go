@@ -310,7 +310,7 @@ func (p *peer) makeRoles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.sched, err = sched.New(sched.Config{Kit: kit, MinRevision: p.assignedAt}); err != nil {
+	if p.sched, err = sched.New(sched.Config{Kit: kit, MinRevision: p.assignedAt, Volumes: true}); err != nil {
 		return err
 	}
 	const user = "system:kube-controller-manager"

@@ -29,6 +29,7 @@ func BenchmarkQueries(b *testing.B) {
 }
 
 func benchmark(b *testing.B, count int) {
+	b.Helper()
 	var objects []runtime.Object
 	var questions [][]byte
 	for i := range 1000 {

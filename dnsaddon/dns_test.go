@@ -65,17 +65,17 @@ type server struct {
 
 // start runs an add-on over the objects. Without sync its informers are never
 // started.
-func start(t testing.TB, sync bool, c dnsaddon.Config, objects ...runtime.Object) *server {
-	t.Helper()
+func start(tb testing.TB, sync bool, c dnsaddon.Config, objects ...runtime.Object) *server {
+	tb.Helper()
 	s := &server{client: fake.NewClientset(objects...), view: &view{}}
 	factory := informers.NewSharedInformerFactory(s.client, 0)
 	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	l, err := net.Listen("tcp4", u.LocalAddr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.addr = u.LocalAddr().String()
 	c.Kit = component.Kit{Peer: "p1", Client: s.client, Informers: factory}
@@ -86,25 +86,25 @@ func start(t testing.TB, sync bool, c dnsaddon.Config, objects ...runtime.Object
 	}
 	d, err := dnsaddon.New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
 	if sync {
 		factory.Start(ctx.Done())
 		factory.WaitForCacheSync(ctx.Done())
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
+			tb.Errorf("run: %v", err)
 		}
 		factory.Shutdown()
 	})
 	if sync {
-		eventually(t, func() error {
-			if m := s.ask(t, "dns-version.cluster.local.", dns.TypeTXT); m.Rcode != dns.RcodeSuccess {
+		eventually(tb, func() error {
+			if m := s.ask(tb, "dns-version.cluster.local.", dns.TypeTXT); m.Rcode != dns.RcodeSuccess {
 				return fmt.Errorf("not ready: %s", dns.RcodeToString[m.Rcode])
 			}
 			return nil
@@ -113,8 +113,8 @@ func start(t testing.TB, sync bool, c dnsaddon.Config, objects ...runtime.Object
 	return s
 }
 
-func eventually(t testing.TB, try func() error) {
-	t.Helper()
+func eventually(tb testing.TB, try func() error) {
+	tb.Helper()
 	var err error
 	for range 200 {
 		if err = try(); err == nil {
@@ -122,25 +122,25 @@ func eventually(t testing.TB, try func() error) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatal(err)
+	tb.Fatal(err)
 }
 
-func (s *server) exchange(t testing.TB, network string, m *dns.Msg) *dns.Msg {
-	t.Helper()
+func (s *server) exchange(tb testing.TB, network string, m *dns.Msg) *dns.Msg {
+	tb.Helper()
 	c := dns.Client{Net: network, Timeout: 8 * time.Second}
 	r, _, err := c.Exchange(m, s.addr)
 	if err != nil {
-		t.Fatalf("ask %s: %v", m.Question[0].Name, err)
+		tb.Fatalf("ask %s: %v", m.Question[0].Name, err)
 	}
 	r.Compress = true // for Len: as it came
 	return r
 }
 
-func (s *server) ask(t testing.TB, name string, qtype uint16) *dns.Msg {
-	t.Helper()
+func (s *server) ask(tb testing.TB, name string, qtype uint16) *dns.Msg {
+	tb.Helper()
 	m := new(dns.Msg)
 	m.SetQuestion(name, qtype)
-	return s.exchange(t, "udp", m)
+	return s.exchange(tb, "udp", m)
 }
 
 // brief is a message as one line: the code, the answers sorted, and "soa"
@@ -161,7 +161,6 @@ func brief(m *dns.Msg) string {
 }
 
 //go:fix inline
-func ptr[T any](v T) *T { return new(v) }
 
 func service(namespace, name string, change func(*corev1.Service)) *corev1.Service {
 	s := &corev1.Service{
@@ -197,7 +196,7 @@ func slice(namespace, service string, eps ...discoveryv1.Endpoint) *discoveryv1.
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   eps,
-		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: ptr(corev1.ProtocolTCP), Port: new(int32(8080))}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
 	}
 }
 

@@ -182,7 +182,7 @@ func (d *DNS) serveTCP(ctx context.Context, l net.Listener) error {
 	err := srv.ActivateAndServe()
 	if ctx.Err() != nil {
 		<-done
-		return nil
+		return nil //nolint:nilerr // it was shut down because ctx has ended
 	}
 	return fmt.Errorf("serve DNS over TCP on %s: %w", l.Addr(), err)
 }

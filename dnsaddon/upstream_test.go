@@ -74,20 +74,20 @@ func (u *upstream) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	_ = w.WriteMsg(m)
 }
 
-func startUpstream(t testing.TB) *upstream {
-	t.Helper()
+func startUpstream(tb testing.TB) *upstream {
+	tb.Helper()
 	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	l, err := net.Listen("tcp4", pc.LocalAddr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	u := &upstream{addr: netip.MustParseAddrPort(pc.LocalAddr().String())}
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: u}, {Listener: l, Handler: u}} {
 		go func() { _ = s.ActivateAndServe() }()
-		t.Cleanup(func() { _ = s.Shutdown() })
+		tb.Cleanup(func() { _ = s.Shutdown() })
 	}
 	return u
 }

@@ -202,7 +202,7 @@ func (w *worker) hook(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 
 // event records an event of the pod, of one container where name is set.
 func (w *worker) event(kind, reason, action, note, name string) {
-	pod, _ := w.current()
+	pod := w.current()
 	if w.orphan {
 		return // an object that does not exist has no events
 	}

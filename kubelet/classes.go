@@ -22,7 +22,7 @@ func (k *Kubelet) ensureClasses(coming *corev1.Pod) error {
 	k.mu.Lock()
 	for uid, w := range k.workers {
 		if coming == nil || uid != coming.UID {
-			pod, _ := w.current()
+			pod := w.current()
 			burstable += burstableCPU(pod)
 		}
 	}

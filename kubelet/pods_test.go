@@ -241,7 +241,7 @@ func TestAContainerIsReadyOnceItsPostStartHookHasEnded(t *testing.T) {
 		}
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second", Image: image, Command: []string{"sleep"}})
 	}))
-	n.eventually("a", "waiting for its hook", func(p *corev1.Pod) bool { return n.runtime.Containers()["app"] != "" })
+	n.eventually("a", "waiting for its hook", func(*corev1.Pod) bool { return n.runtime.Containers()["app"] != "" })
 	n.create(pod("b", nil)) // by then the kubelet has looked often
 	n.eventually("b", "running", running)
 	time.Sleep(2 * time.Second)
@@ -276,7 +276,7 @@ func TestAHookThatNeverEndsDoesNotHoldUpDeletion(t *testing.T) {
 	n.create(pod("a", func(p *corev1.Pod) {
 		p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"await", "never"}}}}
 	}))
-	n.eventually("a", "waiting for its hook", func(p *corev1.Pod) bool { return n.runtime.Containers()["app"] != "" })
+	n.eventually("a", "waiting for its hook", func(*corev1.Pod) bool { return n.runtime.Containers()["app"] != "" })
 	n.remove("a", 5)
 	n.eventually("a", "gone", func(p *corev1.Pod) bool { return p == nil })
 }

@@ -66,12 +66,12 @@ func TestARunningPodGetsOtherResources(t *testing.T) {
 	n.eventually("a", "told what it has", has(0, corev1.ResourceRequirements{Requests: amounts("100m", "64Mi"), Limits: amounts("100m", "64Mi")}))
 
 	want := n.resize("a", "app", "200m", "32Mi")
-	p := n.eventually("a", "resized", has(0, want))
+	n.eventually("a", "resized", has(0, want))
 	if r := n.runtime.Updated("app"); r == nil || r.CpuQuota != 20000 || r.MemoryLimitInBytes != 32<<20 {
 		t.Errorf("the runtime was told %v", r)
 	}
 	want = n.resize("a", "restarts", "150m", "64Mi")
-	p = n.eventually("a", "resized", has(1, want))
+	p := n.eventually("a", "resized", has(1, want))
 	if n.runtime.Updated("restarts") == nil || p.Status.ContainerStatuses[1].RestartCount != 0 {
 		t.Errorf("CPU does not need a restart: %+v", p.Status.ContainerStatuses[1])
 	}

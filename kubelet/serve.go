@@ -34,7 +34,7 @@ func (n nodePods) List() []*corev1.Pod {
 // present is the pod with the status that the kubelet last made, which the
 // API may not have yet.
 func (n nodePods) present(w *worker) *corev1.Pod {
-	pod, _ := w.current()
+	pod := w.current()
 	if st := n.k.status.latest(pod.UID); st != nil {
 		pod = pod.DeepCopy()
 		pod.Status = *st

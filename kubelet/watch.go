@@ -69,7 +69,7 @@ func (k *Kubelet) startLocked(pod *corev1.Pod, orphan bool) {
 // pod must not take the node along.
 func (k *Kubelet) live(ctx context.Context, w *worker) {
 	if k.follower != nil {
-		pod, _ := w.current()
+		pod := w.current()
 		k.follower.follow(pod)
 		defer k.follower.drop(w.uid)
 	}
@@ -137,14 +137,12 @@ func (k *Kubelet) objectChanged(kind, namespace, name string) {
 }
 
 // wake makes a pod's worker look again.
-func (k *Kubelet) wake(uid types.UID) bool {
+func (k *Kubelet) wake(uid types.UID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := k.workers[uid]
-	if w != nil {
+	if w := k.workers[uid]; w != nil {
 		w.poke()
 	}
-	return w != nil
 }
 
 // worker returns the worker of a pod by name, nil if there is none.
@@ -153,7 +151,7 @@ func (k *Kubelet) workerOf(namespace, name string) *worker {
 	defer k.mu.Unlock()
 	var found *worker
 	for _, w := range k.workers {
-		if p, _ := w.current(); p.Namespace == namespace && p.Name == name && (found == nil || p.DeletionTimestamp == nil) {
+		if p := w.current(); p.Namespace == namespace && p.Name == name && (found == nil || p.DeletionTimestamp == nil) {
 			found = w
 		}
 	}

@@ -84,10 +84,10 @@ func (w *worker) update(pod *corev1.Pod, gone bool) {
 	w.poke()
 }
 
-func (w *worker) current() (*corev1.Pod, bool) {
+func (w *worker) current() *corev1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pod, w.gone
+	return w.pod
 }
 
 // standing is the pod and whether it takes room: the node has said yes to it
@@ -300,7 +300,7 @@ func (w *worker) address(pod *corev1.Pod, sandboxes []lifecycle.Sandbox) string 
 }
 
 func (w *worker) name() string {
-	p, _ := w.current()
+	p := w.current()
 	return p.Namespace + "/" + p.Name
 }
 

@@ -80,7 +80,7 @@ func (l *Lab) ensureForwarder(ctx context.Context, s *state) error {
 func portsOf(s *state) string {
 	var out strings.Builder
 	for _, f := range s.forwards() {
-		out.WriteString(fmt.Sprintf("%d %s %d\n", f.port, f.peer, f.target))
+		_, _ = fmt.Fprintf(&out, "%d %s %d\n", f.port, f.peer, f.target)
 	}
 	return out.String()
 }

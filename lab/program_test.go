@@ -70,7 +70,7 @@ func program(verb string, args []string) error {
 		}
 		return syscall.Kill(n, syscall.SIGKILL)
 	case "serve":
-		return serve(args[0], args[1], args[2], args[3])
+		return serve(args[0], args[2], args[3])
 	case "child":
 		signal.Ignore(syscall.SIGTERM)
 		select {}
@@ -144,7 +144,7 @@ func writeKubeconfig(path, addr string) error {
 
 // serve is a peer: it mounts, has a child in a cgroup of its own that ignores
 // SIGTERM, and answers questions on its two ports.
-func serve(name, addr, dir, cgroup string) error {
+func serve(name, dir, cgroup string) error {
 	mnt := filepath.Join(dir, "run", "mnt")
 	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, ""); err != nil {
 		return err

@@ -99,6 +99,7 @@ func concerns(msgs []netlink.Message) bool {
 			if len(m.Data) > protocol && m.Data[protocol] == RouteProtocol {
 				return true
 			}
+		default:
 		}
 	}
 	return false

@@ -127,7 +127,7 @@ type Result struct {
 
 // Store is one peer's access to the replicated store. All methods are safe
 // for concurrent use.
-type Store interface {
+type Store interface { //nolint:interfacebloat // one replica: splitting what all its users need would only rename it
 	// Propose commits t and returns its fate as the local replica applied
 	// it: once Propose has returned, Local shows the change. A retry inside
 	// Propose cannot apply t twice. It blocks until then or until ctx ends;

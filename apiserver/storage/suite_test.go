@@ -40,23 +40,23 @@ type fixture struct {
 
 type option func(*storage.Config)
 
-func codecs(t testing.TB) serializer.CodecFactory {
-	t.Helper()
+func codecs(tb testing.TB) serializer.CodecFactory {
+	tb.Helper()
 	scheme := runtime.NewScheme()
 	metav1.AddToGroupVersion(scheme, metav1.SchemeGroupVersion)
 	for _, add := range []func(*runtime.Scheme) error{example.AddToScheme, examplev1.AddToScheme} {
 		if err := add(scheme); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return serializer.NewCodecFactory(scheme)
 }
 
-func setup(t testing.TB, opts ...option) *fixture {
-	t.Helper()
+func setup(tb testing.TB, opts ...option) *fixture {
+	tb.Helper()
 	f := &fixture{
 		mem:    memstore.New(),
-		codec:  apitesting.TestCodec(codecs(t), examplev1.SchemeGroupVersion),
+		codec:  apitesting.TestCodec(codecs(tb), examplev1.SchemeGroupVersion),
 		prefix: suite.NewPrefixTransformer([]byte(sealPrefix), false),
 	}
 	c := storage.Config{
@@ -71,7 +71,7 @@ func setup(t testing.TB, opts ...option) *fixture {
 	}
 	s, err := storage.New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f.Storage, f.codec = s, c.Codec
 	return f

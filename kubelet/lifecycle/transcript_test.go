@@ -79,17 +79,16 @@ func replay(t *testing.T, script []byte) []byte {
 
 // world is a runtime that is as simple as possible.
 type world struct {
-	out     bytes.Buffer
-	m       *lifecycle.Machine
-	in      lifecycle.Input
-	now     time.Time
-	start   time.Time
-	ids     int
-	fails   map[string]string // action prefix -> reason
-	slow    map[string]bool   // containers that do not stop when told
-	hooks   map[string]bool   // containers whose postStart hook takes its time
-	last    string
-	cleaned bool
+	out   bytes.Buffer
+	m     *lifecycle.Machine
+	in    lifecycle.Input
+	now   time.Time
+	start time.Time
+	ids   int
+	fails map[string]string // action prefix -> reason
+	slow  map[string]bool   // containers that do not stop when told
+	hooks map[string]bool   // containers whose postStart hook takes its time
+	last  string
 }
 
 func newWorld(pod *corev1.Pod) *world {

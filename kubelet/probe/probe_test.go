@@ -74,7 +74,7 @@ func pass(d time.Duration) {
 }
 
 func TestLivenessNeedsItsFailuresInARow(t *testing.T) {
-	watch(t, &corev1.Container{LivenessProbe: execProbe("live", nil)}, func(p *patient, s *probe.Set) {
+	watch(t, &corev1.Container{LivenessProbe: execProbe("live", nil)}, func(_ *patient, s *probe.Set) {
 		pass(25 * time.Second) // failures at 0, 10, 20 s
 		if s.Results()["c"].Unhealthy == "" {
 			t.Error("three failures do not count")
@@ -210,7 +210,9 @@ func TestGRPCHandler(t *testing.T) {
 	go func() { done <- srv.Serve(l) }()
 	defer func() {
 		srv.Stop()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}()
 	h.SetServingStatus("sick", healthpb.HealthCheckResponse_NOT_SERVING)
 	port := int32(l.Addr().(*net.TCPAddr).Port)

@@ -198,7 +198,7 @@ func through(t *testing.T, dialer httpstream.Dialer) string {
 		t.Error(err)
 		return ""
 	}
-	defer func() { close(stop); <-done }()
+	defer func() { close(stop); _ = <-done }()
 	ports, err := fw.GetPorts()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -63,20 +63,20 @@ type node struct {
 	made   int
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // newNode starts all of it with an API in memory; the cleanup looks that
 // nothing is left.
-func newNode(t testing.TB) *node {
-	t.Helper()
-	needs(t)
+func newNode(tb testing.TB) *node {
+	tb.Helper()
+	needs(tb)
 	api := fake.NewClientset()
-	n := &node{TB: t, client: api, fake: api}
+	n := &node{TB: tb, client: api, fake: api}
 	api.PrependReactor("create", "serviceaccounts/token", n.token)
 	n.open()
 	return n
@@ -84,16 +84,16 @@ func newNode(t testing.TB) *node {
 
 // newApart starts all of it against a real API server, which also reaches
 // the node API; the kubelet is the node's own user there.
-func newApart(t testing.TB) *node {
-	t.Helper()
-	needs(t)
-	api := realapi.Serve(t, realapi.Config{NodePort: 10250})
+func newApart(tb testing.TB) *node {
+	tb.Helper()
+	needs(tb)
+	api := realapi.Serve(tb, realapi.Config{NodePort: 10250})
 	no := false
-	_, err := api.Admin.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{
+	_, err := api.Admin.CoreV1().ServiceAccounts("default").Create(tb.Context(), &corev1.ServiceAccount{
 		ObjectMeta: metav1.ObjectMeta{Name: "default"}, AutomountServiceAccountToken: &no,
 	}, metav1.CreateOptions{})
-	must(t, err)
-	n := &node{TB: t, client: api.Admin, api: api}
+	must(tb, err)
+	n := &node{TB: tb, client: api.Admin, api: api}
 	n.config = func(c *kubelet.Config) {
 		c.Listen, c.TLS = nodeAddress+":10250", &tls.Config{
 			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{api.Certificate("n1", []net.IP{net.ParseIP(nodeAddress)})},
@@ -111,16 +111,16 @@ func newApart(t testing.TB) *node {
 }
 
 // needs skips the test where containers cannot run.
-func needs(t testing.TB) {
-	t.Helper()
+func needs(tb testing.TB) {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("containers need root")
+		tb.Skip("containers need root")
 	}
 	if _, err := programs.Read(programs.Runc); errors.Is(err, programs.ErrNotBuilt) {
-		t.Skip("no static programs; run: make programs")
+		tb.Skip("no static programs; run: make programs")
 	}
 	if _, err := os.Stat(busybox); err != nil {
-		t.Skip("no static busybox to run in containers")
+		tb.Skip("no static busybox to run in containers")
 	}
 }
 
@@ -128,7 +128,7 @@ func needs(t testing.TB) {
 func (n *node) open() {
 	t := n.TB
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "sk-kub-") //nolint:usetesting // t.TempDir is too long a path for a socket
+	dir, err := os.MkdirTemp("/tmp", "sk-kub-") // t.TempDir is too long a path for a socket
 	must(t, err)
 	n.dir, n.cgroup = dir, fmt.Sprintf("skein-kubelet-real-%d", os.Getpid())
 	n.engine, err = engine.New(engine.Config{
@@ -253,7 +253,7 @@ func (n *node) clean() {
 }
 
 // token answers token requests with a token that names its turn.
-func (n *node) token(a ktesting.Action) (bool, runtime.Object, error) {
+func (n *node) token(ktesting.Action) (bool, runtime.Object, error) {
 	n.made++
 	return true, &authv1.TokenRequest{Status: authv1.TokenRequestStatus{
 		Token: fmt.Sprintf("token-%d", n.made), ExpirationTimestamp: metav1.NewTime(time.Now().Add(time.Hour)),
@@ -261,39 +261,39 @@ func (n *node) token(a ktesting.Action) (bool, runtime.Object, error) {
 }
 
 // boxImage is an image of one busybox.
-func boxImage(t testing.TB) []byte {
-	t.Helper()
+func boxImage(tb testing.TB) []byte {
+	tb.Helper()
 	program, err := os.ReadFile(busybox)
-	must(t, err)
+	must(tb, err)
 	var layer bytes.Buffer
 	tw := tar.NewWriter(&layer)
 	for _, d := range []string{"bin", "etc", "tmp", "proc", "sys", "dev", "root"} {
-		must(t, tw.WriteHeader(&tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}))
+		must(tb, tw.WriteHeader(&tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}))
 	}
-	must(t, tw.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))}))
+	must(tb, tw.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))}))
 	_, err = tw.Write(program)
-	must(t, err)
+	must(tb, err)
 	for _, l := range []string{"sh", "sleep", "cat", "ls", "id", "echo", "wget", "httpd", "true", "false", "stat", "kill", "touch", "hostname", "seq", "mkdir"} {
-		must(t, tw.WriteHeader(&tar.Header{Name: "bin/" + l, Typeflag: tar.TypeSymlink, Linkname: "busybox"}))
+		must(tb, tw.WriteHeader(&tar.Header{Name: "bin/" + l, Typeflag: tar.TypeSymlink, Linkname: "busybox"}))
 	}
-	must(t, tw.Close())
+	must(tb, tw.Close())
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
-	must(t, err)
+	must(tb, err)
 	img, err := mutate.AppendLayers(empty.Image, l)
-	must(t, err)
-	img, err = mutate.ConfigFile(img, configured(t, img))
-	must(t, err)
+	must(tb, err)
+	img, err = mutate.ConfigFile(img, configured(tb, img))
+	must(tb, err)
 	ref, err := name.NewTag(box)
-	must(t, err)
+	must(tb, err)
 	var out bytes.Buffer
-	must(t, tarball.Write(ref, img, &out))
+	must(tb, tarball.Write(ref, img, &out))
 	return out.Bytes()
 }
 
-func configured(t testing.TB, img v1.Image) *v1.ConfigFile {
-	t.Helper()
+func configured(tb testing.TB, img v1.Image) *v1.ConfigFile {
+	tb.Helper()
 	c, err := img.ConfigFile()
-	must(t, err)
+	must(tb, err)
 	c = c.DeepCopy()
 	c.OS, c.Architecture, c.Config.Env = "linux", "amd64", []string{"PATH=/bin"}
 	return c

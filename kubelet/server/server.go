@@ -138,7 +138,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := srv.Close(); err != nil {
 		s.cfg.Log.DebugContext(ctx, "node API closed", "err", err)
 	}
-	<-done
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the node API: %w", err)
+	}
 	return nil
 }
 

@@ -183,11 +183,17 @@ func kind(err error) error {
 }
 
 func TestIPv4Conforms(t *testing.T) {
-	lbtest.Run(t, netip.MustParseAddr("10.96.0.7"), func(t *testing.T) lbtest.World { return newWorld(t, false) })
+	lbtest.Run(t, netip.MustParseAddr("10.96.0.7"), func(t *testing.T) lbtest.World {
+		t.Helper()
+		return newWorld(t, false)
+	})
 }
 
 func TestIPv6Conforms(t *testing.T) {
-	lbtest.Run(t, netip.MustParseAddr("fd96::7"), func(t *testing.T) lbtest.World { return newWorld(t, true) })
+	lbtest.Run(t, netip.MustParseAddr("fd96::7"), func(t *testing.T) lbtest.World {
+		t.Helper()
+		return newWorld(t, true)
+	})
 }
 
 func TestServicesOfOneKindShareAChainWhichGoesWithThem(t *testing.T) {

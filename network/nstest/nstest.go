@@ -29,10 +29,10 @@ type NS struct {
 
 // New makes an empty namespace with its loopback up. It skips the test where
 // that is not allowed.
-func New(t testing.TB) *NS {
-	t.Helper()
+func New(tb testing.TB) *NS {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("making network namespaces needs root")
+		tb.Skip("making network namespaces needs root")
 	}
 	made := make(chan error, 1)
 	n := &NS{}
@@ -43,11 +43,11 @@ func New(t testing.TB) *NS {
 		made <- err
 	}()
 	if err := <-made; err != nil {
-		t.Skipf("making network namespaces is not possible here: %v", err)
+		tb.Skipf("making network namespaces is not possible here: %v", err)
 	}
-	t.Cleanup(func() { _ = n.handle.Close() })
+	tb.Cleanup(func() { _ = n.handle.Close() })
 	n.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.handle))
-	n.Do(t, func() error {
+	n.Do(tb, func() error {
 		// Without duplicate address detection IPv6 works at once.
 		for _, c := range []string{"all", "default"} {
 			if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", c, "accept_dad"), []byte("0"), 0o644); err != nil && !os.IsNotExist(err) {
@@ -64,30 +64,30 @@ func New(t testing.TB) *NS {
 }
 
 // Do runs fn in the namespace and fails the test with its error.
-func (n *NS) Do(t testing.TB, fn func() error) {
-	t.Helper()
+func (n *NS) Do(tb testing.TB, fn func() error) {
+	tb.Helper()
 	if err := ns.Do(n.Path, fn); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // Join connects n and other by a veth pair with these names and addresses
 // (CIDR notation; empty gives none).
-func (n *NS) Join(t testing.TB, name, addr string, other *NS, otherName, otherAddr string) {
-	t.Helper()
-	n.Do(t, func() error {
+func (n *NS) Join(tb testing.TB, name, addr string, other *NS, otherName, otherAddr string) {
+	tb.Helper()
+	n.Do(tb, func() error {
 		la := netlink.NewLinkAttrs()
 		la.Name = name
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: otherName, PeerNamespace: netlink.NsFd(int(other.handle))})
 	})
-	n.Address(t, name, addr)
-	other.Address(t, otherName, otherAddr)
+	n.Address(tb, name, addr)
+	other.Address(tb, otherName, otherAddr)
 }
 
 // Address adds addr to the link and sets it up.
-func (n *NS) Address(t testing.TB, link, addr string) {
-	t.Helper()
-	n.Do(t, func() error {
+func (n *NS) Address(tb testing.TB, link, addr string) {
+	tb.Helper()
+	n.Do(tb, func() error {
 		l, err := netlink.LinkByName(link)
 		if err != nil {
 			return err
@@ -109,9 +109,9 @@ func (n *NS) Address(t testing.TB, link, addr string) {
 }
 
 // Route adds a route to dst (CIDR, or "default" for IPv4) through gw.
-func (n *NS) Route(t testing.TB, dst, gw string) {
-	t.Helper()
-	n.Do(t, func() error {
+func (n *NS) Route(tb testing.TB, dst, gw string) {
+	tb.Helper()
+	n.Do(tb, func() error {
 		r := &netlink.Route{Gw: net.ParseIP(gw)}
 		if dst != "default" {
 			_, d, err := net.ParseCIDR(dst)
@@ -125,9 +125,9 @@ func (n *NS) Route(t testing.TB, dst, gw string) {
 }
 
 // Forward makes the namespace forward packets.
-func (n *NS) Forward(t testing.TB) {
-	t.Helper()
-	n.Do(t, func() error {
+func (n *NS) Forward(tb testing.TB) {
+	tb.Helper()
+	n.Do(tb, func() error {
 		return os.WriteFile(filepath.Join("/proc/sys/net/ipv4", "ip_forward"), []byte("1"), 0o644)
 	})
 }

@@ -17,7 +17,6 @@ import (
 )
 
 //go:fix inline
-func ptr[T any](v T) *T { return new(v) }
 
 func base() *corev1.Service {
 	return &corev1.Service{
@@ -123,14 +122,14 @@ func TestService(t *testing.T) {
 		},
 		{
 			rule:   "internal traffic policy Local",
-			change: func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = ptr(corev1.ServiceInternalTrafficPolicyLocal) },
+			change: func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) },
 			eps:    []*discoveryv1.EndpointSlice{slice(ep("10.1.0.1 a r"), ep("10.1.0.2 b r"))},
 			at:     render.Place{Peer: "b"},
 			want:   "TCP 10.96.0.7:80 -> 10.1.0.2",
 		},
 		{
 			rule:   "internal traffic policy Local without a local endpoint drops",
-			change: func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = ptr(corev1.ServiceInternalTrafficPolicyLocal) },
+			change: func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) },
 			eps:    []*discoveryv1.EndpointSlice{slice(ep("10.1.0.1 a r"))},
 			at:     render.Place{Peer: "b"},
 			want:   "TCP 10.96.0.7:80 -> drop",

@@ -173,9 +173,9 @@ func (m maker) servers(ctx context.Context, out map[manifest.ImageID]image) erro
 const (
 	passwd = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 	group  = "root:x:0:\nadm:x:4:\nwww-data:x:33:\nnobody:x:65534:\n"
-	// The test of image volumes looks here for upstream's base, to see that
-	// lower layers are in the volume; it is told what is here in its place.
-	osRelease = "NAME=\"Skein conformance\"\nID=skein-conformance\nID_LIKE=debian\nPRETTY_NAME=\"Debian's programs in place of Alpine Linux\"\n"
+	// One test of image volumes looks here for upstream's base and fails:
+	// this base is another.
+	osRelease = "NAME=\"Skein conformance\"\nID=skein-conformance\nID_LIKE=debian\nPRETTY_NAME=\"Skein conformance image of Debian programs\"\n"
 	nsswitch  = "passwd: files\ngroup: files\nhosts: files dns\n"
 )
 
