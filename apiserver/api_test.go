@@ -325,14 +325,14 @@ func TestStoreTroubleReachesClientsAsWhatTheyCanActOn(t *testing.T) {
 func TestNamespacesGoInTwoSteps(t *testing.T) {
 	f := start(t)
 	c := f.client(t, f.admin(t))
-	ns, err := c.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "two"}}, metav1.CreateOptions{})
-	if err != nil {
+	if _, err := c.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "two"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.CoreV1().Namespaces().Delete(t.Context(), "two", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if ns, err = c.CoreV1().Namespaces().Get(t.Context(), "two", metav1.GetOptions{}); err != nil || ns.Status.Phase != corev1.NamespaceTerminating {
+	ns, err := c.CoreV1().Namespaces().Get(t.Context(), "two", metav1.GetOptions{})
+	if err != nil || ns.Status.Phase != corev1.NamespaceTerminating {
 		t.Fatalf("after the first step: %v, %v", ns.Status.Phase, err)
 	}
 	_, err = c.CoreV1().ConfigMaps("two").Create(t.Context(), configMap("x", nil), metav1.CreateOptions{})

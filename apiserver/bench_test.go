@@ -17,6 +17,7 @@ import (
 )
 
 func payload(tb testing.TB) map[string]string {
+	tb.Helper()
 	raw := make([]byte, 512)
 	if _, err := rand.Read(raw); err != nil {
 		tb.Fatal(err)

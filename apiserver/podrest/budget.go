@@ -2,6 +2,7 @@ package podrest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,8 @@ const (
 	maxDisrupted = 2000
 	// busySeconds is when to ask again a budget that is not counted yet.
 	busySeconds = 10
+
+	severalBudgets = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
 )
 
 // spend asks the disruption budget of a pod, takes one disruption from it and
@@ -94,8 +97,7 @@ func budgetOf(ctx context.Context, budgets *genericregistry.Store, pod *corev1.P
 			return nil //nolint:nilerr // a selector that cannot be read chooses nothing
 		}
 		if found != nil {
-			return apierrors.NewInternalError(fmt.Errorf(
-				"This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")) //nolint:staticcheck // upstream's words
+			return apierrors.NewInternalError(errors.New(severalBudgets))
 		}
 		found = b.DeepCopy()
 		return nil

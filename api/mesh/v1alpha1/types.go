@@ -27,7 +27,7 @@ const Full Class = "Full"
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 type Peer struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitempty"` //nolint:modernize // as all of Kubernetes' kinds have it
 
 	Spec PeerSpec `json:"spec"`
 }
@@ -57,7 +57,7 @@ type PeerSpec struct {
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 type PeerList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata,omitempty"` //nolint:modernize // as all of Kubernetes' kinds have it
 
 	Items []Peer `json:"items"`
 }
