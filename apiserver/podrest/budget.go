@@ -97,7 +97,7 @@ func budgetOf(ctx context.Context, budgets *genericregistry.Store, pod *corev1.P
 			return nil //nolint:nilerr // a selector that cannot be read chooses nothing
 		}
 		if found != nil {
-			return apierrors.NewInternalError(errors.New(severalBudgets))
+			return apierrors.NewInternalError(errors.New(severalBudgets)) //nolint:staticcheck // upstream's words
 		}
 		found = b.DeepCopy()
 		return nil
