@@ -79,7 +79,9 @@ func TestNodeAPI(t *testing.T) {
 		}
 	}
 	n.start()
-	n.create(pod("web", "for i in $(seq 1 20); do echo line $i; done; echo oops >&2; mkdir /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www", func(p *corev1.Pod) {
+	// The engine reads the two streams each by itself: what is to be last in
+	// the log must come well after the rest.
+	n.create(pod("web", "for i in $(seq 1 20); do echo line $i; done; sleep 1; echo oops >&2; mkdir /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www", func(p *corev1.Pod) {
 		p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
 			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}},
 			PeriodSeconds: 1, FailureThreshold: 30,
