@@ -33,6 +33,8 @@ type Config struct {
 	// ClientCAPEM and ServingCAPEM are published in the ConfigMap
 	// kube-system/extension-apiserver-authentication and to token requesters.
 	ClientCAPEM, ServingCAPEM []byte
+	// FrontProxy is who this server is towards aggregated API servers.
+	FrontProxy FrontProxy
 
 	// ServiceAccountKey signs and verifies service account tokens (ES256);
 	// nil: none are issued nor accepted.
@@ -65,6 +67,14 @@ type Config struct {
 
 	// Log may be nil.
 	Log *slog.Logger
+}
+
+// FrontProxy is the identity under which requests are passed on to other API
+// servers, with the user's name in headers. They know it by CAPEM, which is
+// published in the same ConfigMap.
+type FrontProxy struct {
+	CertFile, KeyFile string // may be one file; read again when it changes
+	CAPEM             []byte
 }
 
 // SealingKey is one AES-256 key; ID is short and never reused.

@@ -67,13 +67,20 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 	c.MergedResourceConfig = aggregator.DefaultAPIResourceConfigSource()
 	config := &aggregator.Config{
 		GenericConfig: c,
-		ExtraConfig:   aggregator.ExtraConfig{ServiceResolver: resolver{s}, DisableRemoteAvailableConditionController: true},
+		ExtraConfig: aggregator.ExtraConfig{
+			ServiceResolver:     resolver{s},
+			ProxyClientCertFile: s.cfg.FrontProxy.CertFile, ProxyClientKeyFile: s.cfg.FrontProxy.KeyFile,
+			DisableRemoteAvailableConditionController: true, // ours begins with the first remote server
+		},
 	}
 	agg, err := config.Complete().NewWithDelegate(kinds)
 	if err != nil {
 		return err
 	}
 	if err := s.register(agg, crds, cfg); err != nil {
+		return err
+	}
+	if err := s.watchRemotes(agg, cfg); err != nil {
 		return err
 	}
 	if err := s.short.follow(agg.APIRegistrationInformers.Apiregistration().V1().APIServices().Informer()); err != nil {

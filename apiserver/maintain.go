@@ -184,7 +184,7 @@ func (s *Server) createFirst(ctx context.Context) error {
 			}
 		}
 	}
-	if err := s.createAuthConfig(ctx, client); err != nil {
+	if err := s.publishAuth(ctx, client); err != nil {
 		return err
 	}
 	if err := s.createDefaults(ctx, client); err != nil {
@@ -207,19 +207,6 @@ func (s *Server) exists(resource, namespace, name string) bool {
 	}
 	obj, err := s.peek(resource, namespace, name)
 	return err == nil && obj != nil
-}
-
-// createAuthConfig publishes how extension API servers authenticate requests.
-func (s *Server) createAuthConfig(ctx context.Context, client kubernetes.Interface) error {
-	const name = "extension-apiserver-authentication"
-	if len(s.cfg.ClientCAPEM) == 0 || s.exists("/configmaps", metav1.NamespaceSystem, name) {
-		return nil
-	}
-	_, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name},
-		Data:       map[string]string{"client-ca-file": string(s.cfg.ClientCAPEM)},
-	}, metav1.CreateOptions{})
-	return existing(err)
 }
 
 const apiServiceName = "kubernetes"

@@ -203,6 +203,10 @@ func (p *peer) makeAPI(context.Context) error {
 		TLS:       &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.serving(identity.UseAPIServer)},
 		ClientCAs: p.keyring.Pool(identity.Clients), ClientCAPEM: p.keyring.CAPEM(identity.Clients),
 		ServingCAPEM: p.keyring.CAPEM(identity.Serving), ServiceAccountKey: p.keyring.ServiceAccount,
+		FrontProxy: apiserver.FrontProxy{
+			CertFile: p.keys().Path(identity.UseFrontProxy), KeyFile: p.keys().Path(identity.UseFrontProxy),
+			CAPEM: p.keyring.CAPEM(identity.FrontProxy),
+		},
 		Sealing: sealing, ServiceCIDRs: p.ServiceCIDRs,
 		Kubelet: apiserver.Kubelet{
 			TLS: &tls.Config{

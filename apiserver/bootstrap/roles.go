@@ -202,6 +202,19 @@ func userRoles() []*rbacv1.ClusterRole {
 	}
 }
 
+// AuthConfig names the ConfigMap of kube-system that tells other API servers how
+// to authenticate requests.
+const AuthConfig = "extension-apiserver-authentication"
+
+// Roles returns the first roles of namespaces.
+func Roles() []*rbacv1.Role {
+	m := meta(AuthConfig + "-reader")
+	m.Namespace = metav1.NamespaceSystem
+	rule := on("", list("configmaps"), read()...)
+	rule.ResourceNames = list(AuthConfig)
+	return []*rbacv1.Role{{ObjectMeta: m, Rules: []rbacv1.PolicyRule{rule}}}
+}
+
 // ClusterRoleBindings returns the first cluster role bindings.
 func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 	return []*rbacv1.ClusterRoleBinding{
