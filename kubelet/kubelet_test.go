@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -172,19 +173,42 @@ func (n *node) remove(name string, grace int64) {
 	}
 }
 
-func TestNodeIsRegisteredAndReady(t *testing.T) {
-	n := newNode(t)
+// readyNode waits until the kubelet says that its node is Ready.
+func (n *node) readyNode() *corev1.Node {
+	n.Helper()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		node, err := n.client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		node, err := n.client.CoreV1().Nodes().Get(n.Context(), "n1", metav1.GetOptions{})
 		if err == nil && len(node.Status.Conditions) == 4 && node.Status.Conditions[3].Status == corev1.ConditionTrue {
-			if node.Labels[corev1.LabelHostname] != "n1" || node.Status.Addresses[0].Address != "192.0.2.1" {
-				t.Errorf("node %+v", node)
-			}
-			return
+			return node
 		}
 		if time.Now().After(end) {
-			t.Fatalf("node never Ready: %+v %v", node, err)
+			n.Fatalf("node never Ready: %+v %v", node, err)
 		}
+	}
+}
+
+func TestNodeIsRegisteredAndReady(t *testing.T) {
+	node := newNode(t).readyNode()
+	if node.Labels[corev1.LabelHostname] != "n1" || node.Status.Addresses[0].Address != "192.0.2.1" {
+		t.Errorf("node %+v", node)
+	}
+}
+
+func TestResourcesThatOthersAdvertiseStay(t *testing.T) {
+	n := newNode(t)
+	node := n.readyNode()
+	n.stop()
+	const dongles = "example.com/dongles"
+	node.Status.Capacity[dongles] = resource.MustParse("5")
+	node.Status.Conditions[3].Status = corev1.ConditionFalse // so that the kubelet has something to write
+	if _, err := n.client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	node = n.readyNode()
+	has, gives := node.Status.Capacity[dongles], node.Status.Allocatable[dongles]
+	if has.Value() != 5 || gives.Value() != 5 {
+		t.Errorf("capacity %v, allocatable %v, want 5 dongles in both", node.Status.Capacity, node.Status.Allocatable)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,7 +202,7 @@ func (n *nodeKeeper) fill(node *corev1.Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	st := &node.Status
-	st.Capacity, st.Allocatable = n.capacity(), n.allocatable()
+	st.Capacity, st.Allocatable = withExtended(st.Capacity, n.capacity()), withExtended(st.Capacity, n.allocatable())
 	st.Addresses = nil
 	for _, ip := range n.cfg.NodeIPs {
 		st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip.String()})
@@ -222,6 +223,18 @@ func (n *nodeKeeper) fill(node *corev1.Node) {
 		st.Images = n.images
 	}
 	n.conditionsLocked(st)
+}
+
+// withExtended is what the kubelet itself knows to be there and, as others
+// have advertised it, what it knows nothing of: extended resources, whose names
+// have a domain. All of these may be given to pods.
+func withExtended(advertised, own corev1.ResourceList) corev1.ResourceList {
+	for name, q := range advertised {
+		if _, known := own[name]; !known && strings.Contains(string(name), "/") {
+			own[name] = q.DeepCopy()
+		}
+	}
+	return own
 }
 
 func (n *nodeKeeper) conditionsLocked(st *corev1.NodeStatus) {
