@@ -30,6 +30,7 @@ type config struct {
 	labDir     string
 	keep       bool
 	spread     bool
+	killLeader time.Duration // between kills of the store's leader; zero: none
 	document   string
 	commit     string
 }
@@ -60,6 +61,7 @@ func parse() config {
 	flag.StringVar(&c.labDir, "lab-dir", "", "directory of the lab (default OUT/lab)")
 	flag.BoolVar(&c.keep, "keep", false, "leave the lab as it is at the end; the next run goes on with it")
 	flag.BoolVar(&c.spread, "spread", false, "lead the suite's connections to all peers in turn")
+	flag.DurationVar(&c.killLeader, "kill-leader", 0, "kill the peer that leads the store at this interval, and start it again")
 	flag.StringVar(&c.document, "document", "", "file to write the result into, as Markdown")
 	flag.StringVar(&c.commit, "commit", "", "commit that the result is of")
 	flag.Parse()
@@ -80,16 +82,22 @@ func run(ctx context.Context, c config) error {
 		c.labDir = filepath.Join(c.out, "lab")
 	}
 	begin := time.Now()
-	l := lab{skein: c.skein, dir: c.labDir, out: os.Stderr}
+	var k *killer
 	if c.kubeconfig == "" {
-		stop, err := c.lab(ctx, l)
+		l := lab{skein: c.skein, dir: c.labDir, out: os.Stderr}
+		m, err := c.lab(ctx, l)
 		if err != nil {
 			return err
 		}
-		defer stop()
+		defer c.leave(ctx, l, m)
 		if c.kubeconfig, err = l.do(ctx, "kubeconfig"); err != nil {
 			return err
 		}
+		if c.killLeader > 0 {
+			k = &killer{lab: l, every: c.killLeader, kubeconfig: c.kubeconfig, back: m.start, out: os.Stdout}
+		}
+	} else if c.killLeader > 0 {
+		return errors.New("kill the leader: only a lab of our own: not with -kubeconfig")
 	}
 	if c.spread {
 		b, err := newBalancer(ctx, c.kubeconfig)
@@ -101,7 +109,12 @@ func run(ctx context.Context, c config) error {
 			return err
 		}
 	}
+	stopKiller := k.start(ctx)
 	results := suite{config: c, out: os.Stdout}.run(ctx, tests)
+	stopKiller()
+	for i, r := range results {
+		results[i].kills = k.during(r.begin, r.begin.Add(r.took))
+	}
 	sum := summarize(results, time.Since(begin))
 	sum.print(os.Stdout)
 	if c.document != "" {
@@ -116,25 +129,30 @@ func run(ctx context.Context, c config) error {
 }
 
 // lab makes the lab with all that the suite needs there.
-func (c config) lab(ctx context.Context, l lab) (stop func(), err error) {
-	down := func() {
-		if !c.keep {
-			_ = l.down(context.WithoutCancel(ctx)) // it has told why
-		}
-	}
-	if err := l.up(ctx, c.images); err != nil {
-		down()
+func (c config) lab(ctx context.Context, l lab) (*mirrors, error) {
+	m := &mirrors{lab: l, program: filepath.Join(c.programs, "mirror"), images: c.images}
+	err := l.up(ctx, c.images)
+	if err != nil {
+		c.leave(ctx, l, m)
 		return nil, err
 	}
 	peers, err := l.peers(ctx)
+	for _, p := range peers {
+		if err == nil {
+			err = m.start(ctx, p)
+		}
+	}
 	if err != nil {
-		down()
+		c.leave(ctx, l, m)
 		return nil, err
 	}
-	stopMirrors, err := l.mirrors(ctx, filepath.Join(c.programs, "mirror"), c.images, peers)
-	if err != nil {
-		down()
-		return nil, err
+	return m, nil
+}
+
+// leave ends what the suite needed of the lab, and the lab unless it is kept.
+func (c config) leave(ctx context.Context, l lab, m *mirrors) {
+	m.stop()
+	if !c.keep {
+		_ = l.down(context.WithoutCancel(ctx)) // it has told why
 	}
-	return func() { stopMirrors(); down() }, nil
 }

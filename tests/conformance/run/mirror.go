@@ -21,50 +21,57 @@ const hosts = `server = "http://` + mirrorAddr + `"
   capabilities = ["pull", "resolve"]
 `
 
-// mirrors runs a mirror of the suite's registry within each peer and returns
-// when all of them serve. They end when stop is called.
-func (l lab) mirrors(ctx context.Context, program, images string, peers []peer) (stop func(), err error) {
-	var work sync.WaitGroup
-	var running []io.Closer // their standard inputs
-	stop = func() {
-		for _, in := range running {
-			_ = in.Close() // it ends, however
-		}
-		work.Wait()
+// mirrors are registries within the peers that hold the suite's images. One
+// that ended with its peer is to be started again.
+type mirrors struct {
+	lab
+	program, images string
+
+	work    sync.WaitGroup
+	mu      sync.Mutex  // guards the field below
+	running []io.Closer // their standard inputs
+}
+
+// start runs a mirror within the peer and returns when it serves.
+func (m *mirrors) start(ctx context.Context, p peer) error {
+	dir := filepath.Join(p.Dir, "registry", "registry.k8s.io")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("configure mirror: %w", err)
 	}
-	for _, p := range peers {
-		dir := filepath.Join(p.Dir, "registry", "registry.k8s.io")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			stop()
-			return nil, fmt.Errorf("configure mirror: %w", err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(hosts), 0o644); err != nil {
-			stop()
-			return nil, fmt.Errorf("configure mirror: %w", err)
-		}
-		cmd := exec.CommandContext(ctx, l.skein, "lab", "exec", "--lab-dir", l.dir, p.Name, "--",
-			program, "-images", filepath.Join(images, "images.tar"), "-blobs", filepath.Join(l.dir, "mirror"), "-listen", mirrorAddr)
-		cmd.Stderr = l.out
-		in, inErr := cmd.StdinPipe()
-		out, outErr := cmd.StdoutPipe()
-		if err := errors.Join(inErr, outErr); err != nil {
-			stop()
-			return nil, fmt.Errorf("start mirror: %w", err)
-		}
-		if err := cmd.Start(); err != nil {
-			stop()
-			return nil, fmt.Errorf("start mirror: %w", err)
-		}
-		running = append(running, in)
-		ready := make(chan bool, 1)
-		work.Go(func() {
-			ready <- bufio.NewScanner(out).Scan()
-			_ = cmd.Wait() // how it ends changes no test's result
-		})
-		if !<-ready {
-			stop()
-			return nil, errors.New("start mirror on " + p.Name + ": it ended")
-		}
+	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(hosts), 0o644); err != nil {
+		return fmt.Errorf("configure mirror: %w", err)
 	}
-	return stop, nil
+	cmd := exec.CommandContext(ctx, m.skein, "lab", "exec", "--lab-dir", m.dir, p.Name, "--",
+		m.program, "-images", filepath.Join(m.images, "images.tar"), "-blobs", filepath.Join(m.dir, "mirror"), "-listen", mirrorAddr)
+	cmd.Stderr = m.out
+	in, inErr := cmd.StdinPipe()
+	out, outErr := cmd.StdoutPipe()
+	if err := errors.Join(inErr, outErr); err != nil {
+		return fmt.Errorf("start mirror: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start mirror: %w", err)
+	}
+	m.mu.Lock()
+	m.running = append(m.running, in)
+	m.mu.Unlock()
+	ready := make(chan bool, 1)
+	m.work.Go(func() {
+		ready <- bufio.NewScanner(out).Scan()
+		_ = cmd.Wait() // how it ends changes no test's result
+	})
+	if !<-ready {
+		return errors.New("start mirror on " + p.Name + ": it ended")
+	}
+	return nil
+}
+
+// stop ends them all.
+func (m *mirrors) stop() {
+	m.mu.Lock()
+	for _, in := range m.running {
+		_ = in.Close() // it ends, however
+	}
+	m.mu.Unlock()
+	m.work.Wait()
 }

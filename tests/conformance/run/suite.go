@@ -28,8 +28,10 @@ type suite struct {
 type result struct {
 	test   test
 	state  types.SpecState // passed, failed, timedout, ...; invalid: it did not run
+	begin  time.Time
 	took   time.Duration
 	reason string
+	kills  []kill // of the store's leader, meanwhile
 }
 
 // batch is tests of one SIG that may run at the same time, or not.
@@ -176,7 +178,7 @@ func (b batch) results(specs []types.SpecReport) []result {
 			out = append(out, result{test: t, reason: missing})
 			continue
 		}
-		res := result{test: t, state: r.State, took: r.RunTime}
+		res := result{test: t, state: r.State, begin: r.StartTime, took: r.RunTime}
 		if r.State != types.SpecStatePassed {
 			res.reason = firstLine(r.Failure.Message)
 		}

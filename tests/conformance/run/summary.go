@@ -58,6 +58,9 @@ func summarize(results []result, wall time.Duration) summary {
 func (s summary) print(out io.Writer) {
 	for _, r := range s.failed {
 		_, _ = fmt.Fprintf(out, "FAILED %s\n       %s\n", r.test, r.reason)
+		for _, k := range r.kills {
+			_, _ = fmt.Fprintf(out, "       %s, the store's leader, was killed %s after the test began\n", k.peer, k.at.Sub(r.begin).Round(time.Second))
+		}
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "SIG\tpassed\tfailed\ttotal\ttime of tests\t")
@@ -99,8 +102,15 @@ func (s summary) document(c config) error {
 
 func (s summary) markdown(c config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nCommit %s, %s, %d at a time, %s of wall time.\n\n| SIG | passed | failed | total |\n|---|---|---|---|\n",
-		c.commit, time.Now().UTC().Format(time.DateOnly), c.procs, s.wall.Round(time.Second))
+	mode := ""
+	if c.spread {
+		mode += ", connections spread over all peers"
+	}
+	if c.killLeader > 0 {
+		mode += fmt.Sprintf(", the store's leader killed every %s", c.killLeader)
+	}
+	fmt.Fprintf(&b, "\nCommit %s, %s, %d at a time%s, %s of wall time.\n\n| SIG | passed | failed | total |\n|---|---|---|---|\n",
+		c.commit, time.Now().UTC().Format(time.DateOnly), c.procs, mode, s.wall.Round(time.Second))
 	row := func(name string, t tally) {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d |\n", name, t.passed, t.total-t.passed, t.total)
 	}
@@ -113,6 +123,9 @@ func (s summary) markdown(c config) string {
 	}
 	for _, r := range s.failed {
 		fmt.Fprintf(&b, "- %s\n  `%s`\n", r.test, strings.ReplaceAll(r.reason, "`", "'"))
+		for _, k := range r.kills {
+			fmt.Fprintf(&b, "  (the store's leader was killed %s after the test began)\n", k.at.Sub(r.begin).Round(time.Second))
+		}
 	}
 	return b.String() + "\n"
 }
