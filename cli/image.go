@@ -30,7 +30,7 @@ func newImageImport(c Config) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e, err := daemon.Engine(cfg)
+			e, err := daemon.ContainerEngine(cfg)
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ func newImageList(c Config) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e, err := daemon.Engine(cfg)
+			e, err := daemon.ContainerEngine(cfg)
 			if err != nil {
 				return err
 			}

@@ -124,6 +124,12 @@ func waitReady(ctx context.Context, cfg daemon.Config, ended <-chan error, say f
 				"the reason is in "+filepath.Join(cfg.DataDir, daemon.LogFile))
 		case <-tick.C:
 		}
+		if cfg.APIOnly() {
+			if _, last = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); last == nil {
+				return nil
+			}
+			continue
+		}
 		node, err := client.CoreV1().Nodes().Get(ctx, cfg.Name, metav1.GetOptions{ResourceVersion: "0"})
 		last = err
 		if err != nil {

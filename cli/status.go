@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -89,7 +90,11 @@ func printStatus(w io.Writer, m *status.Mesh) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "NAME\tADDRESS\tHEALTH\tRAFT\tREADY\tVERSION")
 	for _, p := range m.Peers {
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%t\t%s\n", p.Name, p.Address, p.Health, p.Raft, p.Ready, p.Version)
+		ready := strconv.FormatBool(p.Ready)
+		if p.APIOnly {
+			ready = "-"
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Address, p.Health, p.Raft, ready, p.Version)
 	}
 	return tw.Flush()
 }

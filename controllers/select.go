@@ -54,6 +54,9 @@ func (s Selection) Runs(name string) bool {
 	}
 }
 
+// None reports whether no controller is to run at all.
+func (s Selection) None() bool { return !slices.ContainsFunc(Names(), s.Runs) }
+
 // Names are all names that [Select] knows, upstream's. Those of controllers
 // that a mesh has no need of are known and do nothing.
 func Names() []string {

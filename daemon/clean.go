@@ -24,6 +24,9 @@ import (
 // and their shims included, and takes down what they had mounted. The guard
 // and all that it started must have stopped.
 func EndContainers(ctx context.Context, c Config) error {
+	if c.APIOnly() {
+		return nil // it started none
+	}
 	if strings.Trim(c.CgroupParent, "/") == "" {
 		return errors.New("cgroup parent is the root: the peer's containers cannot be told from other processes")
 	}
@@ -141,6 +144,9 @@ func unmountBelow(dirs ...string) error {
 
 // Clean removes what the peer's parts have written into the kernel.
 func Clean(ctx context.Context, c Config) error {
+	if c.APIOnly() {
+		return nil
+	}
 	r, err := loadRecord(c.DataDir)
 	if err != nil {
 		return err

@@ -12,8 +12,6 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
-
-	"skein.dev/skein/controllers"
 )
 
 // Config is what an operator may set for one peer. Every field is a flag and,
@@ -31,8 +29,10 @@ type Config struct {
 	ServiceCIDRs    []netip.Prefix
 	ClusterDomain   string
 	Zone            string
+	Engine          Engine   // what runs pods here
 	RuntimeEndpoint string   // an external CRI socket; the embedded containerd if empty
 	CgroupParent    string   // all cgroups of this peer are made below it
+	Scheduler       bool     // whether this peer may schedule
 	Controllers     []string // which controllers run while this peer has their role, as kube-controller-manager reads it
 	LogLevel        string
 }
@@ -49,7 +49,9 @@ func DefaultConfig() Config {
 		ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		ServiceCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 		ClusterDomain: "cluster.local",
+		Engine:        Containerd,
 		CgroupParent:  "/skein",
+		Scheduler:     true,
 		Controllers:   []string{"*"},
 		LogLevel:      "info",
 	}
@@ -69,8 +71,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(textSlice[netip.Prefix]{&c.ServiceCIDRs, netip.ParsePrefix, "cidr"}, "service-cidr", "ranges services get their addresses from (first peer only)")
 	fs.StringVar(&c.ClusterDomain, "cluster-domain", c.ClusterDomain, "domain of the cluster DNS (first peer only)")
 	fs.StringVar(&c.Zone, "zone", c.Zone, "failure domain of this machine")
+	fs.StringVar((*string)(&c.Engine), "engine", string(c.Engine), "what runs pods on this peer: containerd, or none for an API server without a Node")
 	fs.StringVar(&c.RuntimeEndpoint, "runtime-endpoint", c.RuntimeEndpoint, "CRI socket of an engine of your own (default: the embedded containerd)")
 	fs.StringVar(&c.CgroupParent, "cgroup-parent", c.CgroupParent, "cgroup below which this peer makes its own")
+	fs.BoolVar(&c.Scheduler, "scheduler", c.Scheduler, "whether this peer may be the one that schedules")
 	fs.StringSliceVar(&c.Controllers, "controllers", c.Controllers, `controllers to run: "*" all that are on by default, "name" this one, "-name" not this one`)
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 }
@@ -106,8 +110,8 @@ func (c *Config) Complete() error {
 			return fmt.Errorf("%s %d: must be between 1 and 65535", flag, port)
 		}
 	}
-	if _, err := controllers.Select(c.Controllers); err != nil {
-		return fmt.Errorf("controllers: %w", err)
+	if err := c.checkParts(); err != nil {
+		return err
 	}
 	if len(c.ClusterCIDRs) == 0 || len(c.ServiceCIDRs) == 0 {
 		return errors.New("cluster-cidr and service-cidr must each name a range")

@@ -47,8 +47,10 @@ func Create(ctx context.Context, c Config, now time.Time) (err error) {
 		Name: member.Name(c.Name), ServerID: newServerID(), First: true,
 		Settings: settings{c.ClusterCIDRs, c.ServiceCIDRs, c.ClusterDomain},
 	}
-	if r.PodCIDRs, err = nthPodCIDRs(r.Settings.ClusterCIDRs, 0); err != nil {
-		return err
+	if !c.APIOnly() {
+		if r.PodCIDRs, err = nthPodCIDRs(r.Settings.ClusterCIDRs, 0); err != nil {
+			return err
+		}
 	}
 	certs, _, err := c.keys().Ensure(keyring, r.machine(c), now)
 	if err != nil {
@@ -86,6 +88,7 @@ func Join(ctx context.Context, c Config, address, token string, now time.Time) (
 	if err := link.Post(ctx, address, t.CAHash, identity.JoinPath, identity.JoinRequest{
 		Token: token, Name: r.Name, ServerID: r.ServerID, Addresses: c.Addresses,
 		Port: int32(c.Port), Zone: c.Zone, Requests: requests,
+		APIOnly: c.APIOnly(), Declines: c.declines(),
 	}, &reply); err != nil {
 		return fmt.Errorf("join %s: %w", address, err)
 	}
@@ -121,8 +124,10 @@ func (r *record) admit(c Config, b identity.Bundle, keys map[identity.Use][]byte
 	if r.Settings, err = decodeSettings(b.Settings); err != nil {
 		return err
 	}
-	if r.PodCIDRs, err = parsePrefixes(b.Settings[podCIDRSetting]); err != nil {
-		return err
+	if !c.APIOnly() {
+		if r.PodCIDRs, err = parsePrefixes(b.Settings[podCIDRSetting]); err != nil {
+			return err
+		}
 	}
 	r.Seeds = b.Peers
 	c.ClusterCIDRs, c.ServiceCIDRs, c.ClusterDomain = r.Settings.ClusterCIDRs, r.Settings.ServiceCIDRs, r.Settings.ClusterDomain
@@ -158,7 +163,7 @@ func writeKubeconfig(c Config, k *identity.Keyring, admin identity.Pair) error {
 
 // checkMachine fails with one clear error if the machine cannot be a peer.
 func checkMachine(ctx context.Context, c Config) error {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 && !c.APIOnly() {
 		return hinted{errors.New("a peer needs root: it makes namespaces, cgroups and packet filter rules"), "run it with sudo"}
 	}
 	for _, addr := range c.Addresses {
@@ -173,6 +178,9 @@ func checkMachine(ctx context.Context, c Config) error {
 	}
 	if err := os.MkdirAll(filepath.Dir(c.Kubeconfig), 0o755); err != nil {
 		return fmt.Errorf("make directory of the kubeconfig: %w", err)
+	}
+	if c.APIOnly() {
+		return nil
 	}
 	return checkKernel()
 }

@@ -119,6 +119,9 @@ func checkJoinRequest(req identity.JoinRequest) error {
 	if req.Port < 1 || req.Port > 65535 {
 		return fmt.Errorf("port %d: must be between 1 and 65535", req.Port)
 	}
+	if err := checkDeclines(req.Declines); err != nil {
+		return err
+	}
 	for _, a := range req.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
 			return fmt.Errorf("address %s: cannot be a peer's", a)
@@ -147,13 +150,15 @@ func (s *joinServer) admit(ctx context.Context, req identity.JoinRequest) (*iden
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := claimPodCIDRs(ctx, s.store, s.settings.ClusterCIDRs, req.Name)
-	if err != nil {
-		return nil, err
+	var ranges []netip.Prefix
+	if !req.APIOnly {
+		if ranges, err = claimPodCIDRs(ctx, s.store, s.settings.ClusterCIDRs, req.Name); err != nil {
+			return nil, err
+		}
 	}
 	peer := newPeer(req.Name, v1alpha1.PeerSpec{
 		ServerID: string(req.ServerID), Class: v1alpha1.Full, Addresses: texts(req.Addresses), Port: req.Port,
-		Fingerprint: fingerprint, Zone: req.Zone, PodCIDRs: texts(ranges),
+		Fingerprint: fingerprint, Zone: req.Zone, PodCIDRs: texts(ranges), APIOnly: req.APIOnly, Declines: plain(req.Declines),
 	})
 	if err := s.writePeer(ctx, peer); err != nil {
 		return nil, err
@@ -243,7 +248,7 @@ func recordSelf(ctx context.Context, c Config, r *record, own identity.Pair, pee
 	}
 	p := newPeer(r.Name, v1alpha1.PeerSpec{
 		ServerID: string(r.ServerID), Class: v1alpha1.Full, Addresses: texts(c.Addresses), Port: int32(c.Port),
-		Fingerprint: peerid.Fingerprint(leaf), Zone: c.Zone, PodCIDRs: texts(r.PodCIDRs),
+		Fingerprint: peerid.Fingerprint(leaf), Zone: c.Zone, PodCIDRs: texts(r.PodCIDRs), APIOnly: c.APIOnly(), Declines: plain(c.declines()),
 	})
 	_, err = peers.Create(ctx, p, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {

@@ -21,22 +21,37 @@ const statusPath = status.Path
 
 // parts is the peer in start order; it stops in reverse.
 func (p *peer) parts() []Part {
+	parts := []Part{
+		{Name: "port", Run: p.port.Run},                           // first: the others speak through it
+		{Name: "store", Run: p.store.Run},                         // everything reads it
+		{Name: "gossip", Run: p.pool.Run},                         // who lives: the store's voters and the data plane follow it
+		{Name: "api", Run: p.api.Run},                             // after the store: its clients are all below
+		{Name: "membership", Run: p.membership.Run},               // after the API: reads Peers through it
+		{Name: "informers", Run: p.runInformers, Ready: p.synced}, // all components read from them
+		{Name: "records", Run: p.recordSelf, Restart: true},       // the first peer's own record and ranges
+	}
+	if !p.APIOnly() {
+		parts = append(parts, p.nodeParts()...) // pods, and before them what they ask for at once
+	}
+	if p.sched != nil { // last: leading is given up first
+		parts = append(parts, Part{Name: "scheduler", Run: p.allowed(p.runner(role.Scheduler, p.sched.Run).Run), Restart: true})
+	}
+	if p.control != nil {
+		parts = append(parts, Part{Name: "controllers", Run: p.allowed(p.runner(role.Controllers, p.control.Run).Run), Restart: true})
+	}
+	return append(parts,
+		Part{Name: "trim", Run: trim, Restart: true}, // what starting took goes back to the system
+		Part{Name: "goodbye", Run: p.sayGoodbye},     // while the others can still hear it
+	)
+}
+
+// nodeParts make the machine a node of the cluster.
+func (p *peer) nodeParts() []Part {
 	return []Part{
-		{Name: "port", Run: p.port.Run},                                                               // first: the others speak through it
-		{Name: "store", Run: p.store.Run},                                                             // everything reads it
-		{Name: "gossip", Run: p.pool.Run},                                                             // who lives: the store's voters and the data plane follow it
-		{Name: "api", Run: p.api.Run},                                                                 // after the store: its clients are all below
-		{Name: "membership", Run: p.membership.Run},                                                   // after the API: reads Peers through it
-		{Name: "informers", Run: p.runInformers, Ready: p.synced},                                     // all components read from them
-		{Name: "records", Run: p.recordSelf, Restart: true},                                           // the first peer's own record and ranges
-		{Name: "network", Run: p.runNetwork, Restart: true},                                           // before pods: their addresses and routes
-		{Name: "proxy", Run: p.proxy.Run, Restart: true},                                              // before pods: they ask services at once
-		{Name: "dns", Run: p.dns.Run, Restart: true},                                                  // likewise
-		{Name: "kubelet", Run: p.runKubelet, Restart: true},                                           // pods
-		{Name: "scheduler", Run: p.allowed(p.runner(role.Scheduler, p.sched.Run).Run), Restart: true}, // last: leading is given up first
-		{Name: "controllers", Run: p.allowed(p.runner(role.Controllers, p.control.Run).Run), Restart: true},
-		{Name: "trim", Run: trim, Restart: true}, // what starting took goes back to the system
-		{Name: "goodbye", Run: p.sayGoodbye},     // while the others can still hear it
+		{Name: "network", Run: p.runNetwork, Restart: true}, // before pods: their addresses and routes
+		{Name: "proxy", Run: p.proxy.Run, Restart: true},    // before pods: they ask services at once
+		{Name: "dns", Run: p.dns.Run, Restart: true},        // likewise
+		{Name: "kubelet", Run: p.runKubelet, Restart: true}, // pods
 	}
 }
 
@@ -73,31 +88,23 @@ func (p *peer) runInformers(ctx context.Context) error {
 }
 
 // recordSelf puts the first peer on record; everyone else was recorded by who
-// admitted them.
+// admitted them. What a peer declines it may have decided since.
 func (p *peer) recordSelf(ctx context.Context) error {
 	if p.record.First {
-		retry := time.NewTicker(200 * time.Millisecond)
-		defer retry.Stop()
-		for {
-			err := p.tryRecordSelf(ctx)
-			if err == nil {
-				break
-			}
-			p.log.DebugContext(ctx, "own record is not written yet", "err", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-retry.C:
-			}
-		}
+		p.persist(ctx, "write own record", p.tryRecordSelf)
 	}
+	p.persist(ctx, "keep own record", func(ctx context.Context) error {
+		return keepRecord(ctx, p.Config, string(p.record.Name), p.peers)
+	})
 	<-ctx.Done()
 	return nil
 }
 
 func (p *peer) tryRecordSelf(ctx context.Context) error {
-	if _, err := claimPodCIDRs(ctx, p.store, p.ClusterCIDRs, p.record.Name); err != nil {
-		return err
+	if !p.APIOnly() {
+		if _, err := claimPodCIDRs(ctx, p.store, p.ClusterCIDRs, p.record.Name); err != nil {
+			return err
+		}
 	}
 	return recordSelf(ctx, p.Config, p.record, p.own(identity.UsePeer), p.peers)
 }

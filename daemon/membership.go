@@ -105,12 +105,15 @@ func (m *membership) tell() {
 		fingerprints[id] = p.Spec.Fingerprint
 		voters = append(voters, raftstore.Member{
 			ServerID: id, Name: name, Address: hostPort(*p), Zone: p.Spec.Zone,
-			Dead: state == member.Dead, Leaving: p.Spec.Leaving,
+			Dead: state == member.Dead, Leaving: p.Spec.Leaving, Declines: declined(p),
 		})
 		talkers = append(talkers, gossip.Member{
 			Name: name, ServerID: id, Addresses: parseAddrs(p.Spec.Addresses),
 			Port: uint16(p.Spec.Port), Zone: p.Spec.Zone,
 		})
+		if p.Spec.APIOnly {
+			continue // it has no part in the pod network
+		}
 		hosts = append(hosts, network.Peer{
 			Name: name, Addresses: parseAddrs(p.Spec.Addresses), PodCIDRs: prefixes(p.Spec.PodCIDRs),
 		})
@@ -221,4 +224,13 @@ func (m *membership) endpoints() []netip.AddrPort {
 		}
 	}
 	return slices.SortedFunc(maps.Keys(at), netip.AddrPort.Compare)
+}
+
+// apiOnly says of a peer on record that it registers no Node.
+func (m *membership) apiOnly(name string) bool {
+	if m.records == nil {
+		return false
+	}
+	p := m.find(name)
+	return p != nil && p.Spec.APIOnly
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"k8s.io/client-go/informers"
@@ -153,7 +154,7 @@ func (p *peer) openStore(context.Context) error {
 	}
 	p.store, err = raftstore.Open(raftstore.Config{
 		Dir: filepath.Join(p.DataDir, raftDir), ServerID: p.record.ServerID, Name: p.record.Name,
-		Address: p.at(), Bootstrap: p.record.First,
+		Address: p.at(), Bootstrap: p.record.First, Declines: p.declines(),
 		Raft: l.network(p.port, link.Raft), Link: l.network(p.port, link.Peer),
 		Log: p.log.With("component", "store"),
 	})
@@ -191,7 +192,7 @@ func (p *peer) makeAPI(context.Context) error {
 	join := &joinServer{keyring: p.keyring, settings: p.record.Settings, store: p.store, members: p.pool, log: p.log.With("component", "join")}
 	st := &statusServer{
 		self: p.record.Name, cluster: p.keyring.Cluster.ID, store: p.store, pool: p.pool,
-		records: p.membership.addresses, log: log,
+		records: p.membership.addresses, apiOnly: p.membership.apiOnly, log: log,
 	}
 	var sealing []apiserver.SealingKey
 	for _, k := range p.keyring.Sealing {
@@ -255,6 +256,9 @@ func (p *peer) kits() *kits {
 }
 
 func (p *peer) makeNode(ctx context.Context) error {
+	if p.APIOnly() {
+		return nil
+	}
 	var err error
 	if p.engine, err = newEngine(p.Config, "", p.log.With("component", "engine")); err != nil {
 		return err
@@ -310,15 +314,31 @@ func (p *peer) makeKubelet(ctx context.Context) error {
 }
 
 func (p *peer) makeRoles(ctx context.Context) error {
+	declines := p.declines()
+	if !slices.Contains(declines, role.Scheduler) {
+		if err := p.makeScheduler(ctx); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(declines, role.Controllers) {
+		return nil
+	}
+	return p.makeControllers(ctx)
+}
+
+func (p *peer) makeScheduler(ctx context.Context) error {
 	kit, err := p.kits().make(ctx, "default-scheduler", "system:kube-scheduler")
 	if err != nil {
 		return err
 	}
-	if p.sched, err = sched.New(sched.Config{Kit: kit, MinRevision: p.assignedAt, Volumes: true}); err != nil {
-		return err
-	}
+	p.sched, err = sched.New(sched.Config{Kit: kit, MinRevision: p.assignedAt, Volumes: true})
+	return err
+}
+
+func (p *peer) makeControllers(ctx context.Context) error {
 	const user = "system:kube-controller-manager"
-	if kit, err = p.kits().make(ctx, "controllers", user); err != nil {
+	kit, err := p.kits().make(ctx, "controllers", user)
+	if err != nil {
 		return err
 	}
 	meta, err := metadata.NewForConfig(p.api.ClientConfig(user))

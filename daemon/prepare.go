@@ -74,6 +74,11 @@ func Prepare(ctx context.Context, c Config, exe string) (*Launch, error) {
 			Cgroup:      c.CgroupParent + "/guard",
 		},
 	}
+	if c.APIOnly() {
+		// No pods to keep apart from: it stays in the cgroup it was started in.
+		l.Config.Cgroup, l.Config.Daemon.Cgroup = "", ""
+		return l, nil
+	}
 	if e.Embedded() {
 		if err := e.Prepare(ctx); err != nil {
 			return nil, err
@@ -95,6 +100,11 @@ func newEngine(c Config, exe string, log *slog.Logger) (*engine.Engine, error) {
 	})
 }
 
-// Engine is the container engine of the peer that c describes, for commands
+// ContainerEngine is the container engine of the peer that c describes, for commands
 // that speak to it beside the daemon.
-func Engine(c Config) (*engine.Engine, error) { return newEngine(c, "", nil) }
+func ContainerEngine(c Config) (*engine.Engine, error) {
+	if c.APIOnly() {
+		return nil, errNoEngine
+	}
+	return newEngine(c, "", nil)
+}

@@ -28,6 +28,7 @@ type statusServer struct {
 	store   *raftstore.Store
 	pool    *gossip.Pool
 	nodes   listers.NodeLister
+	apiOnly func(peer string) bool
 	records func() map[member.Name]string // peers on record and their addresses
 	log     *slog.Logger
 }
@@ -81,7 +82,7 @@ func (s *statusServer) status(ctx context.Context) status.Mesh {
 		if p.ServerID == st.Leader && st.Leader != "" {
 			m.Leaders.Store = string(p.Name)
 		}
-		row.Ready = s.ready(row.Name)
+		row.Ready, row.APIOnly = s.ready(row.Name), s.apiOnly(row.Name)
 		m.Peers = append(m.Peers, row)
 	}
 	return m

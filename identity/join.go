@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/role"
 )
 
 // JoinPath is where every peer's API answers joiners: POST a JoinRequest,
@@ -29,6 +30,9 @@ type JoinRequest struct {
 	Port      int32           `json:"port"`
 	Zone      string          `json:"zone,omitempty"`
 	Version   string          `json:"version"`
+	// APIOnly and Declines go into the peer's record.
+	APIOnly  bool        `json:"apiOnly,omitempty"`
+	Declines []role.Name `json:"declines,omitempty"`
 	// Requests are certificate requests in PEM, one for each of JoinUses.
 	Requests map[Use][]byte `json:"requests"`
 }

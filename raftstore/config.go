@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/role"
 	"skein.dev/skein/raftstore/fsm"
 )
 
@@ -66,6 +67,9 @@ type Config struct {
 	// Bootstrap founds a cluster of this one peer if the storage is empty.
 	// Without it an empty peer waits until a leader adds it.
 	Bootstrap bool
+	// Declines are the roles that this peer never holds. They are what the
+	// leader goes by until it is told members.
+	Declines []role.Name
 	// Voters is the most voters a leader aims at, 1, 3 or 5; 0: 3.
 	Voters int
 	// Raft and Link carry consensus, and all else the peers tell each other.

@@ -147,7 +147,7 @@ func (r *reports) peers(all []Member) []rolePeer {
 	var out []rolePeer
 	for _, m := range all {
 		rep := r.by[m.ServerID]
-		out = append(out, rolePeer{name: m.Name, dead: m.Dead || m.Leaving, reporting: rep.since, heard: rep.at})
+		out = append(out, rolePeer{name: m.Name, dead: m.Dead || m.Leaving, declines: m.Declines, reporting: rep.since, heard: rep.at})
 	}
 	return slices.DeleteFunc(out, func(p rolePeer) bool { return p.name == "" })
 }

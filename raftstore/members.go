@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/role"
 )
 
 // Member is a full peer as the daemon knows it from its Peer record and from
@@ -23,6 +24,14 @@ type Member struct {
 	// gave it up. It is the only way out of the raft configuration; a member
 	// that is merely missing from the list is left alone.
 	Leaving bool
+	// Declines are the roles that the peer never holds.
+	Declines []role.Name
+}
+
+func (m Member) equal(o Member) bool {
+	same := slices.Equal(m.Declines, o.Declines)
+	return same && m.ServerID == o.ServerID && m.Name == o.Name && m.Address == o.Address && m.Zone == o.Zone &&
+		m.Dead == o.Dead && m.Leaving == o.Leaving
 }
 
 // members is who belongs to the store, as the daemon and raft tell it.
@@ -49,7 +58,7 @@ func (s *Store) SetMembers(all []Member) {
 	for _, one := range all {
 		next[one.ServerID] = one
 	}
-	if maps.Equal(next, m.told) {
+	if maps.EqualFunc(next, m.told, Member.equal) {
 		return
 	}
 	m.told = next

@@ -188,6 +188,10 @@ func TestRolePolicy(t *testing.T) {
 		{rule: "the confirmed dead lose it at once", peers: append(up("a"), rolePeer{name: "b", dead: true, heard: now}), begun: 60, sched: held("b", 60, 0), ctl: held("a", 60, 0), want: "scheduler=a"},
 		{rule: "two roles on one peer are spread", peers: up("a", "b"), begun: 60, sched: held("a", 60, 0), ctl: held("a", 60, 0), want: "controllers=b"},
 		{rule: "not onto one that just came", peers: append(up("a"), rolePeer{name: "b", reporting: ago(3), heard: now}), begun: 60, sched: held("a", 60, 0), ctl: held("a", 60, 0)},
+		{rule: "who declines a role does not get it", peers: append(up("a"), rolePeer{name: "b", declines: []role.Name{role.Scheduler}, reporting: ago(60), heard: now}), begun: 60, sched: held("a", 60, 4), ctl: held("b", 60, 0)},
+		{rule: "nor by spreading", peers: append(up("a"), rolePeer{name: "b", declines: role.All(), reporting: ago(60), heard: now}), begun: 60, sched: held("a", 60, 0), ctl: held("a", 60, 0)},
+		{rule: "who begins to decline it loses it", peers: append(up("a"), rolePeer{name: "b", declines: []role.Name{role.Scheduler}, reporting: ago(60), heard: now}), begun: 60, sched: held("b", 60, 0), ctl: held("b", 60, 0), want: "scheduler=a"},
+		{rule: "what all decline nobody gets", peers: []rolePeer{{name: "a", declines: role.All(), reporting: ago(60), heard: now}}, begun: 60},
 		{rule: "who resigned is the last choice", peers: up("a", "b"), begun: 60, ctl: held("b", 60, 0), sched: tenure{
 			assigned: role.Assignment{Holder: "a", Epoch: 3}, since: ago(60), progress: now,
 			resigned: map[member.Name]resignation{"a": {epoch: 3, at: now}},

@@ -24,6 +24,8 @@ type roleBook struct {
 type rolePeer struct {
 	name member.Name
 	dead bool // confirmed dead, or leaving
+	// declines are the roles it is not given.
+	declines []role.Name
 	// reporting is since when it reports without a gap, heard when it last
 	// did; both zero if it has not in this term.
 	reporting, heard time.Time
@@ -69,7 +71,7 @@ func (b roleBook) next() (fsm.Assign, bool) {
 // works reports whether a role's holder does its work, or may still begin to.
 func (b roleBook) works(t tenure) bool {
 	holder := member.Name(t.assigned.Holder)
-	if holder == "" || !b.present(holder) || b.resignedNow(t) {
+	if holder == "" || !b.present(holder) || b.resignedNow(t) || b.declined(holder, t.assigned.Role) {
 		return false
 	}
 	if b.now.Sub(t.progress) < b.timing.Silence {
@@ -83,6 +85,10 @@ func (b roleBook) resignedNow(t tenure) bool {
 	return ok && r.epoch == t.assigned.Epoch
 }
 
+func (b roleBook) declined(name member.Name, what role.Name) bool {
+	return slices.ContainsFunc(b.peers, func(p rolePeer) bool { return p.name == name && slices.Contains(p.declines, what) })
+}
+
 // present reports whether a peer is there: not dead, and reporting, or so
 // early in the term that it need not have.
 func (b roleBook) present(name member.Name) bool {
@@ -93,13 +99,13 @@ func (b roleBook) present(name member.Name) bool {
 	return name == b.leader || b.now.Sub(later(b.peers[i].heard, b.begun)) < b.timing.Silence
 }
 
-// choose is the peer to hold a role: one that reports, that did not just
-// resign it, does not already fail it, has the fewest roles, and rather not
+// choose is the peer to hold a role: one that reports, that does not decline
+// it, did not just resign it, does not already fail it, has the fewest roles, and rather not
 // the leader.
 func (b roleBook) choose(t tenure, counts map[member.Name]int) member.Name {
 	var able []rolePeer
 	for _, p := range b.peers {
-		if !p.dead && (p.name == b.leader || b.now.Sub(p.heard) < b.timing.Silence) {
+		if !p.dead && !slices.Contains(p.declines, t.assigned.Role) && (p.name == b.leader || b.now.Sub(p.heard) < b.timing.Silence) {
 			able = append(able, p)
 		}
 	}
@@ -141,6 +147,9 @@ func (b roleBook) spread(counts map[member.Name]int) (fsm.Assign, bool) {
 		for _, name := range slices.Backward(role.All()) {
 			t := b.held[name]
 			gave, resigned := t.resigned[p.name]
+			if slices.Contains(p.declines, name) {
+				continue
+			}
 			if counts[member.Name(t.assigned.Holder)] >= 2 && (!resigned || b.now.Sub(gave.at) >= penalty) {
 				return fsm.Assign{Role: name, Holder: string(p.name), Epoch: t.assigned.Epoch}, true
 			}

@@ -78,7 +78,7 @@ func Open(c Config) (*Store, error) {
 		notify: make(chan bool, 256), observed: make(chan raft.Observation, 64),
 		expiry: newExpiry(), pusher: &pusher{wake: make(chan struct{}, 1)},
 		clock: &meshClock{}, reports: newReports(), progress: &progress{}, roles: newSignal(),
-		members: newMembers(Member{ServerID: c.ServerID, Name: c.Name, Address: c.Address}),
+		members: newMembers(Member{ServerID: c.ServerID, Name: c.Name, Address: c.Address, Declines: c.Declines}),
 	}
 	s.disk = &disk{inner: c.Storage, log: c.Log, closed: s.closed}
 	if err := s.start(); err != nil {

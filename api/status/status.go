@@ -41,7 +41,9 @@ type Peer struct {
 	// Raft is "leader", "voter", "non-voter" or "none".
 	Raft string `json:"raft"`
 	// Ready is the Node's Ready condition.
-	Ready   bool   `json:"ready"`
+	Ready bool `json:"ready"`
+	// APIOnly says that the peer is only an API server and has no Node.
+	APIOnly bool   `json:"apiOnly,omitempty"`
 	Version string `json:"version"`
 }
 

@@ -36626,6 +36626,32 @@ func schema_skein_api_mesh_v1alpha1_PeerSpec(ref common.ReferenceCallback) commo
 							Format:      "",
 						},
 					},
+					"apiOnly": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIOnly says that the peer runs no pods and registers no Node.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"declines": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "Declines are the roles that the peer never holds: scheduler, controllers.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
 				},
 				Required: []string{"serverID", "class", "addresses", "port", "fingerprint"},
 			},

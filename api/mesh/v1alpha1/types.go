@@ -50,6 +50,11 @@ type PeerSpec struct {
 	PodCIDRs []string `json:"podCIDRs,omitempty"`
 	// Leaving is set by the peer's goodbye: the store leader then removes it from raft.
 	Leaving bool `json:"leaving,omitempty"`
+	// APIOnly says that the peer runs no pods and registers no Node.
+	APIOnly bool `json:"apiOnly,omitempty"`
+	// Declines are the roles that the peer never holds: scheduler, controllers.
+	// +listType=set
+	Declines []string `json:"declines,omitempty"`
 }
 
 // PeerList is a list of peers.

@@ -82,6 +82,11 @@ func (in *PeerSpec) DeepCopyInto(out *PeerSpec) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.Declines != nil {
+		in, out := &in.Declines, &out.Declines
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	return
 }
 
