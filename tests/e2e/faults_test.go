@@ -48,6 +48,7 @@ func restart(t *testing.T, name string) {
 func TestLossOfTheStoreLeaderKeepsWritesWatchesAndPodsGoing(t *testing.T) {
 	deployHello(t)
 	removeMaps(t)
+	ip := helloAddress(t)
 	lost := leader(t)
 	alive := others(lost)
 	first, second := client(t, alive[0]), client(t, alive[1])
@@ -93,6 +94,59 @@ func TestLossOfTheStoreLeaderKeepsWritesWatchesAndPodsGoing(t *testing.T) {
 		return nil
 	})
 	t.Logf("pods Ready elsewhere %v after the writes (goal 15 s after the kill)", moved)
+
+	eventually(t, "the survivors to call the lost peer dead", 60*time.Second, func() error {
+		for _, c := range []*kubernetes.Clientset{first, second} {
+			if err := knownDead(t.Context(), c, lost); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range 20 {
+		for _, p := range alive {
+			if err := askFrom(p, ip); err != nil {
+				t.Errorf("request %d from %s after the dead peer's endpoints were removed: %v", i, p, err)
+			}
+		}
+	}
+}
+
+// knownDead is nil when a peer holds the named one for dead.
+func knownDead(ctx context.Context, c *kubernetes.Clientset, name string) error {
+	m, err := meshStatus(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, p := range m.Peers {
+		if p.Name == name && p.Health != "Dead" {
+			return fmt.Errorf("%s is %s", name, p.Health)
+		}
+	}
+	return nil
+}
+
+// askFrom asks the Service at ip once, from a peer's own network.
+func askFrom(peer, ip string) error {
+	out, err := trySkein("lab", "exec", peer, "--", "busybox", "wget", "-T", "3", "-qO-", "http://"+ip)
+	if err == nil && !strings.Contains(out, "hello-") {
+		err = fmt.Errorf("it answered %q", out)
+	}
+	return err
+}
+
+// resolveAt looks the Service's name up at a peer's own DNS.
+func resolveAt(peer, ip string) error {
+	out, err := trySkein("lab", "exec", peer, "--", "busybox", "nslookup", "hello.default.svc.cluster.local", "10.96.0.10")
+	if err == nil && !strings.Contains(out, ip) {
+		err = fmt.Errorf("it answered %q", out)
+	}
+	return err
+}
+
+func helloAddress(t *testing.T) string {
+	t.Helper()
+	return kubectl(t, "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}")
 }
 
 func isReady(p *corev1.Pod) bool {
@@ -137,6 +191,7 @@ func checkWatch(t *testing.T, events <-chan watchEvent, want []string) {
 func TestACutPeerRefusesWhatNeedsTheQuorumAndServesTheRest(t *testing.T) {
 	deployHello(t)
 	removeMaps(t)
+	ip := helloAddress(t)
 	cut := others(leader(t))[0]
 	c := client(t, cut)
 	skein(t, "lab", "cut", cut)
@@ -169,6 +224,11 @@ func TestACutPeerRefusesWhatNeedsTheQuorumAndServesTheRest(t *testing.T) {
 	if err != nil || len(list.Items) != 3 {
 		t.Errorf("a read at resourceVersion 0 gave %v, %v, want the three pods", list, err)
 	}
+
+	if err := resolveAt(cut, ip); err != nil {
+		t.Errorf("DNS on the cut peer: %v", err)
+	}
+	eventually(t, "the service on the cut peer", 30*time.Second, func() error { return askFrom(cut, ip) })
 
 	other := client(t, others(cut)[0])
 	if _, err := writeMap(t.Context(), other, "while-cut"); err != nil {
