@@ -19,53 +19,22 @@ import (
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/member/membertest"
 	"skein.dev/skein/api/role"
 	"skein.dev/skein/controllers"
+	"skein.dev/skein/tests/realapi"
 )
-
-// members is a membership that tests change by hand.
-type members struct {
-	mu      sync.Mutex
-	peers   map[member.Name]member.State
-	changed chan struct{}
-}
-
-func (m *members) Peers() []member.Peer {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var out []member.Peer
-	for n, s := range m.peers {
-		out = append(out, member.Peer{Name: n, State: s})
-	}
-	return out
-}
-
-func (m *members) Changed() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.changed
-}
-
-func (m *members) set(n member.Name, s member.State) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.peers[n] = s
-	close(m.changed)
-	m.changed = make(chan struct{})
-}
 
 type cluster struct {
 	*testing.T
 	client  *fakeAPI
-	members *members
+	members *membertest.View
 }
 
 func start(t *testing.T, objects ...runtime.Object) *cluster {
 	t.Helper()
 	client := newFakeAPI(t, objects...)
-	c := &cluster{T: t, client: client, members: &members{
-		peers: map[member.Name]member.State{"n1": member.Alive, "n2": member.Alive, "n3": member.Alive}, changed: make(chan struct{}),
-	}}
+	c := &cluster{T: t, client: client, members: membertest.New("n1", "n2", "n3")}
 	factory := informers.NewSharedInformerFactory(client, 0)
 	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
@@ -94,17 +63,7 @@ func start(t *testing.T, objects ...runtime.Object) *cluster {
 
 func (c *cluster) wait(what string, ok func() bool) {
 	c.Helper()
-	for range 3000 {
-		if ok() {
-			return
-		}
-		select {
-		case <-c.Context().Done():
-			c.Fatal("test ended while waiting: " + what)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	c.Fatal("never came: " + what)
+	realapi.Eventually(c, what, ok)
 }
 
 func (c *cluster) pods() []corev1.Pod {
@@ -311,7 +270,7 @@ func TestPodsOfADeadPeerMoveAndUniqueOnesWait(t *testing.T) {
 	}
 	mk("web", "Other")
 	mk("db-0", "StatefulSet")
-	c.members.set("n1", member.Dead)
+	c.members.SetState("n1", member.Dead)
 	c.wait("the node is unknown and tainted", func() bool {
 		n, err := c.client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
 		if err != nil {
@@ -330,7 +289,7 @@ func TestPodsOfADeadPeerMoveAndUniqueOnesWait(t *testing.T) {
 	if p.Status.Conditions[0].Status != corev1.ConditionFalse {
 		t.Errorf("pod of a lost node is still ready")
 	}
-	c.members.set("n1", member.Alive)
+	c.members.SetState("n1", member.Alive)
 	n := readyNode("n1")
 	live, err := c.client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
 	if err != nil {

@@ -1,6 +1,8 @@
 package controllers_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -224,7 +226,7 @@ func TestRealAPINodesGetTheirCertificates(t *testing.T) {
 	if !served(schema.GroupResource{Group: certv1.GroupName, Resource: "certificatesigningrequests"}) {
 		t.Skip("certificate signing requests are not served")
 	}
-	node := m.client(m.user("system:node:n1", "system:nodes"))
+	node := m.server.Client(m.server.User("system:node:n1", "system:nodes"))
 	bind := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "nodes-renew"}, Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "system:nodes"}},
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "nodes-renew"},
@@ -239,7 +241,11 @@ func TestRealAPINodesGetTheirCertificates(t *testing.T) {
 	if _, err := m.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), bind, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:n1", Organization: []string{"system:nodes"}}}, newKey(t))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:n1", Organization: []string{"system:nodes"}}}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,17 +2,8 @@ package controllers_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
 	"os"
 	"slices"
 	"sync"
@@ -26,122 +17,35 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/events"
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/member/membertest"
 	"skein.dev/skein/api/role"
-	"skein.dev/skein/apiserver"
 	"skein.dev/skein/apiserver/kinds"
 	"skein.dev/skein/apiserver/registry"
-	"skein.dev/skein/apiserver/storage/memstore"
 	"skein.dev/skein/controllers"
 	"skein.dev/skein/controllers/csr"
 	"skein.dev/skein/sched"
+	"skein.dev/skein/tests/realapi"
 )
 
 // mesh is the real API server on a memory store, with the controllers and
 // the scheduler as its clients over TLS, each as its own user under RBAC, and
-// kubelets that only pretend to run pods.
+// kubelets that only pretend to run pods. Clients and informers alike have
+// their component's own rights, and the test fails where those do not reach.
 type mesh struct {
 	*testing.T
+	server  *realapi.Server
 	admin   *kubernetes.Clientset
-	members *members
-
-	host  string
-	caPEM []byte
-	ca    *x509.Certificate
-	caKey *ecdsa.PrivateKey
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// issue signs a certificate for a user, or for the server without a name.
-func (m *mesh) issue(name string, groups ...string) (certPEM, keyPEM []byte) {
-	m.Helper()
-	key := newKey(m.T)
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: groups},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	parent, signer := m.ca, m.caKey
-	if parent == nil {
-		tmpl.IsCA, tmpl.BasicConstraintsValid, tmpl.KeyUsage = true, true, x509.KeyUsageCertSign
-		parent, signer = tmpl, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, signer)
-	if err != nil {
-		m.Fatal(err)
-	}
-	raw, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		m.Fatal(err)
-	}
-	if m.ca == nil {
-		m.caKey = key
-		if m.ca, err = x509.ParseCertificate(der); err != nil {
-			m.Fatal(err)
-		}
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})
-}
-
-func (m *mesh) user(name string, groups ...string) *rest.Config {
-	m.Helper()
-	certPEM, keyPEM := m.issue(name, groups...)
-	return &rest.Config{Host: "https://" + m.host, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: m.caPEM, CertData: certPEM, KeyData: keyPEM}}
-}
-
-func (m *mesh) client(cfg *rest.Config) *kubernetes.Clientset {
-	m.Helper()
-	c, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		m.Fatal(err)
-	}
-	return c
+	members *membertest.View
 }
 
 func serve(t *testing.T) *mesh {
 	t.Helper()
-	m := &mesh{T: t, members: &members{peers: map[member.Name]member.State{}, changed: make(chan struct{})}}
-	m.caPEM, _ = m.issue("authority")
-	certPEM, keyPEM := m.issue("")
-	cert, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.host = ln.Addr().String()
-	pool := x509.NewCertPool()
-	pool.AddCert(m.ca)
-	server, err := apiserver.New(apiserver.Config{
-		Peer: "n1", Store: memstore.New(), Kinds: kinds.All(), Listener: ln, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
-		ClientCAs: pool, ServiceAccountKey: newKey(t), Sealing: []apiserver.SealingKey{{ID: "k", Key: make([]byte, 32)}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.background(func(ctx context.Context) error { return server.Run(ctx) })
-	m.admin = m.client(m.user("kubernetes-admin", "system:masters"))
-	m.wait("the server is ready", func() bool {
-		_, err := m.admin.RESTClient().Get().AbsPath("/readyz").DoRaw(t.Context())
-		return err == nil
-	})
+	m := &mesh{T: t, members: membertest.New(), server: realapi.Serve(t, realapi.Config{})}
+	m.admin = m.server.Admin
 	for _, n := range []string{"n1", "n2", "n3"} {
 		m.node(n)
 	}
@@ -170,41 +74,40 @@ func (m *mesh) components() {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	factory := informers.NewSharedInformerFactory(m.admin, 0)
-	kit := func(name, user string) (component.Kit, *rest.Config) {
-		cfg := m.user(user)
-		client := m.client(cfg)
-		b := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
-		ctx, cancel := context.WithCancel(context.Background())
-		m.Cleanup(func() { cancel(); b.Shutdown() })
-		if err := b.StartRecordingToSinkWithContext(ctx); err != nil {
-			m.Fatal(err)
-		}
-		return component.Kit{
-			Peer: "n1", Client: client, Informers: factory, Recorder: b.NewRecorder(scheme.Scheme, name), Log: log.With("component", name),
-		}, cfg
+	kit := func(name, user string) component.Kit {
+		k := m.server.Kit("n1", name, user)
+		k.Log = log.With("component", name)
+		k.Informers = informers.NewSharedInformerFactory(k.Client, 0)
+		return k
 	}
-	ck, cfg := kit("controllers", "system:kube-controller-manager")
-	md, err := metadata.NewForConfig(cfg)
+	const controllerManager = "system:kube-controller-manager"
+	ck, sk := kit("controllers", controllerManager), kit("default-scheduler", "system:kube-scheduler")
+	md, err := metadata.NewForConfig(m.server.User(controllerManager))
 	if err != nil {
 		m.Fatal(err)
 	}
-	authority := csr.Authority{Cert: m.ca, Key: m.caKey}
-	all, err := controllers.New(controllers.Config{Kit: ck, Members: m.members, Metadata: md, RootCA: m.caPEM, Serves: served, MintToken: func(a *corev1.ServiceAccount, _ *corev1.Secret) (string, error) { return "token of " + a.Name, nil }, ClientCA: &authority, ServingCA: &authority})
+	cert, key := m.server.Authority()
+	authority := csr.Authority{Cert: cert, Key: key}
+	all, err := controllers.New(controllers.Config{
+		Kit: ck, Members: m.members, Metadata: md, RootCA: m.server.RootPEM(), Serves: served,
+		MintToken: func(a *corev1.ServiceAccount, _ *corev1.Secret) (string, error) { return "token of " + a.Name, nil },
+		ClientCA:  &authority, ServingCA: &authority,
+	})
 	if err != nil {
 		m.Fatal(err)
 	}
-	sk, _ := kit("default-scheduler", "system:kube-scheduler")
 	s, err := sched.New(sched.Config{Kit: sk, Volumes: true})
 	if err != nil {
 		m.Fatal(err)
 	}
-	m.background(func(ctx context.Context) error {
-		factory.Start(ctx.Done())
-		<-ctx.Done()
-		factory.Shutdown()
-		return nil
-	})
+	for _, k := range []component.Kit{ck, sk} {
+		m.background(func(ctx context.Context) error {
+			k.Informers.Start(ctx.Done())
+			<-ctx.Done()
+			k.Informers.Shutdown()
+			return nil
+		})
+	}
 	m.background(func(ctx context.Context) error {
 		return all.Run(ctx, role.Fence{Role: role.Controllers, Epoch: 1}, func() {})
 	})
@@ -235,7 +138,7 @@ func (m *mesh) node(name string) {
 	if _, err := m.admin.CoreV1().Nodes().UpdateStatus(m.Context(), n, metav1.UpdateOptions{}); err != nil {
 		m.Fatal(err)
 	}
-	m.members.set(member.Name(name), member.Alive)
+	m.members.SetState(member.Name(name), member.Alive)
 }
 
 // endsAs is the annotation that tells a test's kubelet how a pod ends.
@@ -244,12 +147,12 @@ const endsAs = "test/ends-as"
 // kubelets make bound pods ready and let deleted ones end, on living peers.
 func (m *mesh) kubelets() {
 	m.background(func(ctx context.Context) error {
-		client, ip := m.client(m.user("kubelets", "system:masters")), 0
+		client, ip := m.server.Client(m.server.User("kubelets", "system:masters")), 0
 		for {
 			l, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 			for i := 0; err == nil && i < len(l.Items); i++ {
 				p := &l.Items[i]
-				if p.Spec.NodeName == "" || m.members.state(member.Name(p.Spec.NodeName)) != member.Alive {
+				if p.Spec.NodeName == "" || m.members.State(member.Name(p.Spec.NodeName)) != member.Alive {
 					continue
 				}
 				if p.DeletionTimestamp != nil {
@@ -279,25 +182,9 @@ func (m *mesh) kubelets() {
 	})
 }
 
-func (m *members) state(n member.Name) member.State {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.peers[n]
-}
-
 func (m *mesh) wait(what string, ok func() bool) {
 	m.Helper()
-	for range 3000 {
-		if ok() {
-			return
-		}
-		select {
-		case <-m.Context().Done():
-			m.Fatal("test ended while waiting: " + what)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	m.Fatal("never came: " + what)
+	realapi.Eventually(m, what, ok)
 }
 
 func (m *mesh) running(ns string) map[string]int {
@@ -353,7 +240,7 @@ func TestRealAPIPlacesMovesAndDeletes(t *testing.T) {
 		t.Errorf("three replicas run on %v, want one on each node", got)
 	}
 
-	m.members.set("n3", member.Dead)
+	m.members.SetState("n3", member.Dead)
 	m.wait("the pods have moved", func() bool {
 		got := m.running("app")
 		return got["n3"] == 0 && got["n1"]+got["n2"] == 3

@@ -140,7 +140,7 @@ func TestRealAPIStatefulPodOfALostPeerIsNotReplaced(t *testing.T) {
 	before := m.podsOf("app", "db")[0]
 	m.namespace("web")
 	m.deploy("web", 3)
-	m.members.set(member.Name(before.Spec.NodeName), member.Dead)
+	m.members.SetState(member.Name(before.Spec.NodeName), member.Dead)
 	m.wait("the others have moved", func() bool {
 		return m.running("web")[before.Spec.NodeName] == 0 && len(m.podsOf("web", "hello")) == 3
 	})

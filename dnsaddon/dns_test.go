@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,45 +20,14 @@ import (
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/member/membertest"
 	"skein.dev/skein/dnsaddon"
 )
-
-// view is a member.View that tests set.
-type view struct {
-	mu      sync.Mutex // guards the fields below
-	peers   []member.Peer
-	changed chan struct{}
-}
-
-func (v *view) Peers() []member.Peer {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.Clone(v.peers)
-}
-
-func (v *view) Changed() <-chan struct{} {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.changed == nil {
-		v.changed = make(chan struct{})
-	}
-	return v.changed
-}
-
-func (v *view) set(peers ...member.Peer) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.peers = peers
-	if v.changed != nil {
-		close(v.changed)
-		v.changed = nil
-	}
-}
 
 // server is a running add-on.
 type server struct {
 	client *fake.Clientset
-	view   *view
+	view   *membertest.View
 	addr   string
 }
 
@@ -67,7 +35,7 @@ type server struct {
 // started.
 func start(tb testing.TB, sync bool, c dnsaddon.Config, objects ...runtime.Object) *server {
 	tb.Helper()
-	s := &server{client: fake.NewClientset(objects...), view: &view{}}
+	s := &server{client: fake.NewClientset(objects...), view: &membertest.View{}}
 	factory := informers.NewSharedInformerFactory(s.client, 0)
 	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -317,11 +285,11 @@ func TestEndpointsOfADeadPeerAreLeftOutButNotTheLast(t *testing.T) {
 	}
 	both := "NOERROR db.default.svc.cluster.local. A 10.244.1.5; db.default.svc.cluster.local. A 10.244.2.5"
 	becomes(both)
-	s.view.set(member.Peer{Name: "p2", State: member.Suspect})
+	s.view.Set(member.Peer{Name: "p2", State: member.Suspect})
 	becomes(both)
-	s.view.set(member.Peer{Name: "p2", State: member.Dead})
+	s.view.Set(member.Peer{Name: "p2", State: member.Dead})
 	becomes("NOERROR db.default.svc.cluster.local. A 10.244.1.5")
-	s.view.set(member.Peer{Name: "p1", State: member.Dead}, member.Peer{Name: "p2", State: member.Dead})
+	s.view.Set(member.Peer{Name: "p1", State: member.Dead}, member.Peer{Name: "p2", State: member.Dead})
 	becomes(both)
 }
 

@@ -6,19 +6,16 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
 )
-
-const serviceIndex = "skein.dnsaddon/service"
 
 // item is an object to look at: a service or a pod.
 type item struct {
@@ -36,10 +33,7 @@ type feeder struct {
 	pods     corelisters.PodLister
 	slices   cache.Indexer
 	synced   []cache.InformerSynced
-	wake     chan struct{} // holds at most one
-
-	mu    sync.Mutex // guards the fields below
-	dirty map[item]struct{}
+	dirty    *component.Dirty[item]
 }
 
 func newFeeder(c Config, x *index) (*feeder, error) {
@@ -49,18 +43,18 @@ func newFeeder(c Config, x *index) (*feeder, error) {
 	f := &feeder{
 		peer: c.Kit.Peer, view: c.View, index: x,
 		services: svc.Lister(), pods: pods.Lister(), slices: eps.GetIndexer(),
-		wake: make(chan struct{}, 1), dirty: map[item]struct{}{},
+		dirty: component.NewDirty[item](),
 	}
-	if err := eps.AddIndexers(cache.Indexers{serviceIndex: indexByService}); err != nil {
-		return nil, fmt.Errorf("index endpoint slices: %w", err)
+	if err := component.IndexSlices(eps); err != nil {
+		return nil, err
 	}
 	for _, in := range []struct {
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler
 	}{
-		{svc.Informer(), f.handler(false, objectKey)},
-		{eps, f.handler(false, serviceKey)},
-		{pods.Informer(), cache.FilteringResourceEventHandler{FilterFunc: f.isOurs, Handler: f.handler(true, objectKey)}},
+		{svc.Informer(), f.handler(false, component.ObjectKey)},
+		{eps, f.handler(false, component.ServiceKey)},
+		{pods.Informer(), cache.FilteringResourceEventHandler{FilterFunc: f.isOurs, Handler: f.handler(true, component.ObjectKey)}},
 	} {
 		reg, err := in.informer.AddEventHandler(in.handler)
 		if err != nil {
@@ -69,32 +63,6 @@ func newFeeder(c Config, x *index) (*feeder, error) {
 		f.synced = append(f.synced, reg.HasSynced)
 	}
 	return f, nil
-}
-
-func indexByService(obj any) ([]string, error) {
-	if k := serviceKey(obj); k != "" {
-		return []string{k}, nil
-	}
-	return nil, nil
-}
-
-func objectKey(obj any) string {
-	k, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
-	if err != nil {
-		return ""
-	}
-	return k
-}
-
-func serviceKey(obj any) string {
-	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = gone.Obj
-	}
-	s, ok := obj.(*discoveryv1.EndpointSlice)
-	if !ok || s.Labels[discoveryv1.LabelServiceName] == "" {
-		return ""
-	}
-	return s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
 }
 
 // isOurs keeps the pods that may ask this peer: the cluster DNS address never
@@ -144,24 +112,9 @@ func podAddrs(p *corev1.Pod) []netip.Addr {
 }
 
 func (f *feeder) add(i item) {
-	if i.key == "" {
-		return
+	if i.key != "" {
+		f.dirty.Add(i)
 	}
-	f.mu.Lock()
-	f.dirty[i] = struct{}{}
-	f.mu.Unlock()
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (f *feeder) take() map[item]struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	d := f.dirty
-	f.dirty = map[item]struct{}{}
-	return d
 }
 
 // run writes the index until ctx ends; it calls filled after each pass. The
@@ -184,7 +137,7 @@ func (f *feeder) run(ctx context.Context, filled func()) error {
 				}
 			}
 		}
-		for i := range f.take() {
+		for i := range f.dirty.Take() {
 			var err error
 			if i.pod {
 				err = f.pod(i.key, podIPs)
@@ -199,7 +152,7 @@ func (f *feeder) run(ctx context.Context, filled func()) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-f.wake:
+		case <-f.dirty.Wake():
 		case <-members:
 		}
 	}
@@ -247,15 +200,9 @@ func (f *feeder) service(key string, dead map[member.Name]bool) error {
 	if err != nil {
 		return fmt.Errorf("get service %s: %w", key, err)
 	}
-	objs, err := f.slices.ByIndex(serviceIndex, key)
+	eps, err := component.Slices(f.slices, key)
 	if err != nil {
-		return fmt.Errorf("list endpoints of %s: %w", key, err)
-	}
-	eps := make([]*discoveryv1.EndpointSlice, 0, len(objs))
-	for _, o := range objs {
-		if s, ok := o.(*discoveryv1.EndpointSlice); ok {
-			eps = append(eps, s)
-		}
+		return err
 	}
 	f.index.put(at, strings.ToLower(namespace), build(svc, eps, dead))
 	return nil

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/network/lb"
 	"skein.dev/skein/proxy/render"
@@ -93,7 +93,7 @@ func (l *loop) markAll() {
 		return
 	}
 	for _, s := range all {
-		l.dirty.add(s.Namespace + "/" + s.Name)
+		l.dirty.Add(s.Namespace + "/" + s.Name)
 	}
 }
 
@@ -112,10 +112,10 @@ func (l *loop) update(ctx context.Context) error {
 	ch := lb.Change{}
 	var reap []lb.Service
 	touched := map[string]map[lb.Front]lb.Service{}
-	for key := range l.dirty.take() {
+	for key := range l.dirty.Take() {
 		want, err := l.render(ctx, key)
 		if err != nil {
-			l.dirty.add(key)
+			l.dirty.Add(key)
 			return err
 		}
 		touched[key] = want
@@ -181,7 +181,7 @@ func (l *loop) reset(ctx context.Context) ([]lb.Front, error) {
 		return nil, fmt.Errorf("list services: %w", err)
 	}
 	for _, s := range all {
-		l.dirty.add(s.Namespace + "/" + s.Name)
+		l.dirty.Add(s.Namespace + "/" + s.Name)
 	}
 	return found, nil
 }
@@ -211,15 +211,9 @@ func (l *loop) render(ctx context.Context, key string) (map[lb.Front]lb.Service,
 	if err != nil {
 		return nil, fmt.Errorf("get service %s: %w", key, err)
 	}
-	objs, err := l.slices.ByIndex(serviceIndex, key)
+	eps, err := component.Slices(l.slices, key)
 	if err != nil {
-		return nil, fmt.Errorf("list endpoints of %s: %w", key, err)
-	}
-	eps := make([]*discoveryv1.EndpointSlice, 0, len(objs))
-	for _, o := range objs {
-		if s, ok := o.(*discoveryv1.EndpointSlice); ok {
-			eps = append(eps, s)
-		}
+		return nil, err
 	}
 	check, has := render.HealthOf(svc, eps, l.place)
 	l.health.set(ctx, key, check, has)

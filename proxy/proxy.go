@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -60,7 +59,6 @@ const (
 	retryMin      = 100 * time.Millisecond
 	retryMax      = 10 * time.Second
 	unsettledPoll = 500 * time.Millisecond
-	serviceIndex  = "skein.proxy/service"
 )
 
 // Proxy programs the services of the cluster into one peer's kernel.
@@ -70,7 +68,7 @@ type Proxy struct {
 	services corelisters.ServiceLister
 	slices   cache.Indexer
 	synced   []cache.InformerSynced
-	dirty    *dirtySet
+	dirty    *component.Dirty[string]
 }
 
 // New takes its informers from the Kit; it starts nothing.
@@ -78,21 +76,21 @@ func New(c Config) (*Proxy, error) {
 	if c.Kit.Informers == nil || c.Backend == nil {
 		return nil, errors.New("proxy: Kit.Informers and Backend are needed")
 	}
-	p := &Proxy{cfg: c, log: c.Kit.Log, dirty: newDirtySet()}
+	p := &Proxy{cfg: c, log: c.Kit.Log, dirty: component.NewDirty[string]()}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	svc := c.Kit.Informers.Core().V1().Services()
 	eps := c.Kit.Informers.Discovery().V1().EndpointSlices().Informer()
-	if err := eps.AddIndexers(cache.Indexers{serviceIndex: indexByService}); err != nil {
-		return nil, fmt.Errorf("index endpoint slices: %w", err)
+	if err := component.IndexSlices(eps); err != nil {
+		return nil, err
 	}
 	p.services, p.slices = svc.Lister(), eps.GetIndexer()
 	for _, in := range []struct {
 		informer cache.SharedIndexInformer
 		key      func(any) string
-	}{{svc.Informer(), objectKey}, {eps, serviceKey}} {
-		reg, err := in.informer.AddEventHandler(handler(in.key, p.dirty.add))
+	}{{svc.Informer(), component.ObjectKey}, {eps, component.ServiceKey}} {
+		reg, err := in.informer.AddEventHandler(handler(in.key, p.touch))
 		if err != nil {
 			return nil, fmt.Errorf("watch services: %w", err)
 		}
@@ -101,30 +99,11 @@ func New(c Config) (*Proxy, error) {
 	return p, nil
 }
 
-func indexByService(obj any) ([]string, error) {
-	if k := serviceKey(obj); k != "" {
-		return []string{k}, nil
+// touch notes that a service changed; it has no key if it is no service's.
+func (p *Proxy) touch(key string) {
+	if key != "" {
+		p.dirty.Add(key)
 	}
-	return nil, nil
-}
-
-func objectKey(obj any) string {
-	k, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
-	if err != nil {
-		return ""
-	}
-	return k
-}
-
-func serviceKey(obj any) string {
-	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = gone.Obj
-	}
-	s, ok := obj.(*discoveryv1.EndpointSlice)
-	if !ok || s.Labels[discoveryv1.LabelServiceName] == "" {
-		return ""
-	}
-	return s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
 }
 
 func handler(key func(any) string, add func(string)) cache.ResourceEventHandlerFuncs {
@@ -139,39 +118,6 @@ func handler(key func(any) string, add func(string)) cache.ResourceEventHandlerF
 		},
 		DeleteFunc: func(o any) { add(key(o)) },
 	}
-}
-
-// dirtySet collects the services to look at.
-type dirtySet struct {
-	wake chan struct{} // holds at most one
-
-	mu   sync.Mutex // guards the fields below
-	keys map[string]struct{}
-}
-
-func newDirtySet() *dirtySet {
-	return &dirtySet{wake: make(chan struct{}, 1), keys: map[string]struct{}{}}
-}
-
-func (d *dirtySet) add(key string) {
-	if key == "" {
-		return
-	}
-	d.mu.Lock()
-	d.keys[key] = struct{}{}
-	d.mu.Unlock()
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (d *dirtySet) take() map[string]struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	keys := d.keys
-	d.keys = map[string]struct{}{}
-	return keys
 }
 
 // Run programs services until ctx ends. It begins when the informers have
@@ -203,7 +149,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-p.dirty.wake:
+		case <-p.dirty.Wake():
 		case <-members:
 		case <-lost:
 			p.log.WarnContext(ctx, "services were removed from the kernel by another program, writing them again")

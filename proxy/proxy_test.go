@@ -24,53 +24,23 @@ import (
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
+	"skein.dev/skein/api/member/membertest"
 	"skein.dev/skein/network/lb"
 	"skein.dev/skein/network/lb/lbtest"
 	"skein.dev/skein/proxy"
 )
 
-type view struct {
-	mu      sync.Mutex // guards the fields below
-	peers   []member.Peer
-	changed chan struct{}
-}
-
-func (v *view) Peers() []member.Peer {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.Clone(v.peers)
-}
-
-func (v *view) Changed() <-chan struct{} {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.changed == nil {
-		v.changed = make(chan struct{})
-	}
-	return v.changed
-}
-
-func (v *view) set(peers ...member.Peer) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.peers = peers
-	if v.changed != nil {
-		close(v.changed)
-		v.changed = nil
-	}
-}
-
 type peer struct {
 	checks  sync.Map // health checks' addresses by port
 	client  *fake.Clientset
 	kernel  *lbtest.Kernel
-	view    *view
+	view    *membertest.View
 	settled atomic.Bool
 }
 
 func start(t *testing.T, kernel *lbtest.Kernel, settled bool, objects ...runtime.Object) *peer {
 	t.Helper()
-	p := &peer{client: fake.NewClientset(objects...), kernel: kernel, view: &view{}}
+	p := &peer{client: fake.NewClientset(objects...), kernel: kernel, view: &membertest.View{}}
 	p.settled.Store(settled)
 	factory := informers.NewSharedInformerFactory(p.client, 0)
 	x, err := proxy.New(proxy.Config{
@@ -192,9 +162,9 @@ func TestAnAddressPassesFromOneServiceToTheNext(t *testing.T) {
 func TestEndpointsOfADeadPeerGoAtOnceAndComeBack(t *testing.T) {
 	p := start(t, &lbtest.Kernel{}, true, service("a", "10.96.0.1"), slice("a", "10.1.0.1@p1", "10.1.0.2@p2"))
 	p.becomes(t, "ns/a 10.1.0.1 10.1.0.2")
-	p.view.set(member.Peer{Name: "p2", State: member.Dead})
+	p.view.Set(member.Peer{Name: "p2", State: member.Dead})
 	p.becomes(t, "ns/a 10.1.0.1")
-	p.view.set(member.Peer{Name: "p2", State: member.Restarting})
+	p.view.Set(member.Peer{Name: "p2", State: member.Restarting})
 	p.becomes(t, "ns/a 10.1.0.1 10.1.0.2")
 }
 

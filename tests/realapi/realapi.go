@@ -153,6 +153,12 @@ func (s *Server) Pool() *x509.CertPool {
 	return pool
 }
 
+// RootPEM is the authority's certificate, as pods get it.
+func (s *Server) RootPEM() []byte { return s.caPEM }
+
+// Authority is what signs all certificates, for signers under test.
+func (s *Server) Authority() (*x509.Certificate, *ecdsa.PrivateKey) { return s.ca, s.key }
+
 // Certificate is one for name and the addresses.
 func (s *Server) Certificate(name string, at []net.IP) tls.Certificate {
 	s.tb.Helper()
@@ -226,6 +232,9 @@ func (w *witness) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
+	if resp.StatusCode == http.StatusForbidden && !bytes.Contains(body, []byte(" cannot ")) {
+		return resp, nil // admission refused it, for who it is about and not for who asks
+	}
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
 	w.server.refused = append(w.server.refused, fmt.Sprintf("%s: %s %s: %s", w.user, r.Method, r.URL.RequestURI(), strings.TrimSpace(string(body))))
