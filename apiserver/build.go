@@ -115,10 +115,14 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum), healthz.NamedCheck("first-objects", s.first))
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, else groups vanish from discovery
 	c.RESTOptionsGetter = options.Getter(s.foreignCodec)
+	if s.headers, err = s.requestHeaders(); err != nil {
+		return nil, err
+	}
+	c.Authentication.RequestHeaderConfig = s.headers
 	if c.Authentication.Authenticator, err = s.authenticator(); err != nil {
 		return nil, err
 	}
-	if s.authz, err = s.authorizer(); err != nil {
+	if err = s.authorizer(); err != nil {
 		return nil, err
 	}
 	c.Authorization.Authorizer = s.authz

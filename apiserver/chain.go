@@ -36,7 +36,7 @@ func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handle
 	h := withFence(s.short.wrap(s.described(api)))
 	h = genericapifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
 	h = genericfilters.WithMaxInFlightLimit(h, maxReads, maxWrites, c.LongRunningFunc)
-	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)
+	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
 	h = genericapifilters.WithAuthentication(h, c.Authentication.Authenticator,
 		genericapifilters.Unauthorized(c.Serializer), c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
 	h = genericapifilters.WithWarningRecorder(h)

@@ -33,14 +33,25 @@ type Config struct {
 	// ClientCAPEM and ServingCAPEM are published in the ConfigMap
 	// kube-system/extension-apiserver-authentication and to token requesters.
 	ClientCAPEM, ServingCAPEM []byte
-	// FrontProxy is who this server is towards aggregated API servers.
+	// FrontProxy is who this server is towards aggregated API servers. The API
+	// servers of its authority may speak for others here, too.
 	FrontProxy FrontProxy
 
-	// ServiceAccountKey signs and verifies service account tokens (ES256);
-	// nil: none are issued nor accepted.
+	// ServiceAccountKey signs and verifies service account tokens (ES256)
+	// until it is replaced at tokenkey.Path; nil: none are issued nor accepted.
 	ServiceAccountKey *ecdsa.PrivateKey
 	// Issuer is the tokens' issuer; empty means https://kubernetes.default.svc.
 	Issuer string
+
+	// AuthenticationFile is an AuthenticationConfiguration
+	// (apiserver.config.k8s.io): other issuers of tokens, and who may be
+	// anonymous. AuthorizationFile is an AuthorizationConfiguration: who
+	// decides, in which order; it must have Node and RBAC in it. Both are
+	// read again when they change; empty: only what the cluster itself
+	// knows counts.
+	AuthenticationFile, AuthorizationFile string
+	// TokenWebhook is asked about tokens that nobody else knows.
+	TokenWebhook TokenWebhook
 
 	// Sealing keys open what they sealed; the first one seals. Empty: secrets
 	// are stored in plain, which only tests want.
@@ -85,6 +96,14 @@ type SealingKey struct {
 
 // PortRange is first to last, both included.
 type PortRange struct{ First, Last int32 }
+
+// TokenWebhook is a server that knows users by tokens.
+type TokenWebhook struct {
+	// File is a kubeconfig that says how it is reached; empty: nobody is asked.
+	File string
+	// Version is that of the TokenReview it takes, v1 or v1beta1.
+	Version string
+}
 
 // Handler serves what begins with Path.
 type Handler struct {

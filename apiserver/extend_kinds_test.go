@@ -86,7 +86,7 @@ func TestEveryKindIsAppliedShownAndDeleted(t *testing.T) {
 }
 
 // TestDiscoveryListsWhatUpstreamServes compares with the resources that
-// kube-apiserver v1.37 serves by default; podcertificaterequests are missing.
+// kube-apiserver v1.37 serves by default.
 func TestDiscoveryListsWhatUpstreamServes(t *testing.T) {
 	f := start(t)
 	client := f.client(t, f.admin(t))

@@ -11,16 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
-	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/authentication/request/websocket"
 	"k8s.io/apiserver/pkg/authentication/token/cache"
 	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
-	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
-	authzunion "k8s.io/apiserver/pkg/authorization/union"
 
 	"skein.dev/skein/apiserver/authn"
 	"skein.dev/skein/apiserver/authz"
@@ -36,36 +31,54 @@ const (
 // authenticator tries the ways to know a user in order of their cost.
 func (s *Server) authenticator() (authenticator.Request, error) {
 	all := []authenticator.Request{authenticator.RequestFunc(authenticateInProcess)}
+	if s.headers != nil {
+		all = append(all, byRequestHeader(s.headers))
+	}
 	if s.cfg.ClientCAs != nil {
 		all = append(all, authn.Certificates(s.cfg.ClientCAs))
 	}
-	tokens := []authenticator.Token{authn.Bootstrap{Reader: reader{s}}}
+	tokens := []authenticator.Token{authenticator.WrapAudienceAgnosticToken([]string{s.cfg.Issuer}, authn.Bootstrap{Reader: reader{s}})}
 	if key := s.cfg.ServiceAccountKey; key != nil {
-		var err error
-		if s.tokens, err = authn.NewTokens(key, s.cfg.Issuer, []string{s.cfg.Issuer}, reader{s}); err != nil {
+		own, err := authn.NewKey(key)
+		if err != nil {
 			return nil, err
 		}
+		s.keys = &tokenKeys{server: s, own: own}
+		s.tokens = authn.NewTokens(authn.TokensConfig{
+			Keys: s.keys.current, CatchUp: reader{s}.CatchUp, Issuer: s.cfg.Issuer, Audiences: []string{s.cfg.Issuer}, Reader: reader{s},
+		})
 		tokens = append(tokens, s.tokens)
+	}
+	// Other issuers come after this cluster's own tokens, which cost nothing.
+	var err error
+	if s.outside, err = s.outsiders(); err != nil {
+		return nil, err
+	}
+	tokens = append(tokens, s.outside)
+	if s.cfg.TokenWebhook.File != "" {
+		ask, err := s.askWebhook()
+		if err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, ask)
 	}
 	s.bearer = cache.New(tokenunion.New(tokens...), false, tokenGood, tokenBad)
 	all = append(all, bearertoken.New(s.bearer), websocket.NewProtocolAuthenticator(s.bearer))
 	// Who shows a credential that is not good is refused, not made anonymous.
 	known := group.NewAuthenticatedGroupAdder(union.New(all...))
-	return union.NewFailOnError(known, anonymous.NewAuthenticator(nil)), nil
+	return union.NewFailOnError(known, s.outside), nil
 }
 
-// authorizer asks, in this order: is it the administrators' group, a node at
-// its own work, or anybody with a role.
-func (s *Server) authorizer() (authorizer.Authorizer, error) {
+// authorizer prepares who decides what users may do.
+func (s *Server) authorizer() error {
 	s.rbac = authz.NewRBAC(s.policy)
-	nodes := &authz.Node{Pods: func(namespace string) iter.Seq[*corev1.Pod] {
-		return each[*corev1.Pod](s, "/pods", namespace)
-	}}
-	return authzunion.New(
-		authzunion.NamedAuthorizer{AuthorizerName: "privileged", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
-		authzunion.NamedAuthorizer{AuthorizerName: "node", Authorizer: nodes},
-		authzunion.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: s.rbac},
-	)
+	s.nodes = &authz.Node{Objects: reader{s}}
+	d, err := s.deciders()
+	if err != nil {
+		return err
+	}
+	s.authz, s.rules = d.Authorizer, d.RuleResolver
+	return nil
 }
 
 // each yields the replica's objects of a kind, shared and read-only.
@@ -148,7 +161,12 @@ func (r reader) PriorityClass(name string) *schedulingv1.PriorityClass {
 	return find[*schedulingv1.PriorityClass](r.s, schedulingv1.GroupName+"/priorityclasses", "", name)
 }
 
-// Each implements admit.Reader.
+// Get implements authz.Objects.
+func (r reader) Get(resource, namespace, name string) runtime.Object {
+	return find[runtime.Object](r.s, resource, namespace, name)
+}
+
+// Each implements admit.Reader and authz.Objects.
 func (r reader) Each(resource, namespace string) iter.Seq[runtime.Object] {
 	kept := r.s.resources[resource]
 	if kept == nil {

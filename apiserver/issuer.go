@@ -2,9 +2,13 @@ package apiserver
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 
+	corev1 "k8s.io/api/core/v1"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+
+	"skein.dev/skein/api/tokenkey"
 )
 
 // Where others learn how to check this cluster's tokens (OpenID Connect
@@ -24,7 +28,11 @@ func (s *Server) publishIssuer(g *genericapiserver.GenericAPIServer) {
 		"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
 		"id_token_signing_alg_values_supported": []string{"ES256"},
 	}))
-	s.mount(g, keysPath, document("application/jwk-set+json", s.tokens.Keys()))
+	// The keys change when one is replaced.
+	s.mount(g, keysPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		document("application/jwk-set+json", s.tokens.Keys()).ServeHTTP(w, r)
+	}))
+	s.mount(g, tokenkey.Path, s.keys)
 }
 
 func document(media string, v any) http.Handler {
@@ -38,4 +46,13 @@ func document(media string, v any) http.Handler {
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		_, _ = w.Write(raw) // the client has gone
 	})
+}
+
+// MintToken makes the token of a Secret of type
+// kubernetes.io/service-account-token, for the controller that fills them.
+func (s *Server) MintToken(account *corev1.ServiceAccount, secret *corev1.Secret) (string, error) {
+	if s.tokens == nil {
+		return "", errors.New("this server has no key to sign tokens with")
+	}
+	return s.tokens.IssueLegacy(account, secret)
 }

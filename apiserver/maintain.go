@@ -36,6 +36,7 @@ const (
 func (s *Server) maintain(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.watchPolicy(ctx) })
+	g.Go(func() error { return s.followFiles(ctx) })
 	g.Go(func() error {
 		if err := s.untilDone(ctx, "create the first objects", s.begin); err != nil {
 			return nil //nolint:nilerr // ctx ended
@@ -67,21 +68,6 @@ func (s *Server) greet(enough func() bool) {
 		s.rbac.Refresh()
 		s.once.Do(func() { close(s.policed) })
 	}
-}
-
-// complete reports whether the replica has all roles that components need.
-func (s *Server) complete() bool {
-	for _, r := range bootstrap.ClusterRoles() {
-		if !s.exists(rbacv1.GroupName+"/clusterroles", "", r.Name) {
-			return false
-		}
-	}
-	for _, b := range bootstrap.ClusterRoleBindings() {
-		if !s.exists(rbacv1.GroupName+"/clusterrolebindings", "", b.Name) {
-			return false
-		}
-	}
-	return true
 }
 
 // Ready returns when the authorizer knows what the components of a cluster
@@ -168,21 +154,8 @@ func (s *Server) createFirst(ctx context.Context) error {
 			}
 		}
 	}
-	for _, role := range bootstrap.ClusterRoles() {
-		if !s.exists(rbacv1.GroupName+"/clusterroles", "", role.Name) {
-			_, err := client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{})
-			if err := existing(err); err != nil {
-				return err
-			}
-		}
-	}
-	for _, b := range bootstrap.ClusterRoleBindings() {
-		if !s.exists(rbacv1.GroupName+"/clusterrolebindings", "", b.Name) {
-			_, err := client.RbacV1().ClusterRoleBindings().Create(ctx, b, metav1.CreateOptions{})
-			if err := existing(err); err != nil {
-				return err
-			}
-		}
+	if err := s.reconcilePolicy(ctx, client); err != nil {
+		return err
 	}
 	if err := s.publishAuth(ctx, client); err != nil {
 		return err

@@ -9,9 +9,9 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -102,14 +102,6 @@ func (s *Server) frontProxy() (cert, key []byte) {
 // cluster's clients are signed by, and by which certificate and headers they
 // know what this server passes on. An older cluster's word is brought up to date.
 func (s *Server) publishAuth(ctx context.Context, client kubernetes.Interface) error {
-	for _, r := range bootstrap.Roles() {
-		if !s.exists(rbacv1.GroupName+"/roles", r.Namespace, r.Name) {
-			_, err := client.RbacV1().Roles(r.Namespace).Create(ctx, r, metav1.CreateOptions{})
-			if err := existing(err); err != nil {
-				return err
-			}
-		}
-	}
 	if len(s.cfg.ClientCAPEM) == 0 || s.resources["/configmaps"] == nil {
 		return nil
 	}
@@ -149,14 +141,13 @@ func (s *Server) authConfig() (map[string]string, error) {
 		return out, nil
 	}
 	out["requestheader-client-ca-file"] = string(s.cfg.FrontProxy.CAPEM)
-	for key, values := range map[string][]string{
-		"requestheader-allowed-names":        {frontProxyName},
-		"requestheader-username-headers":     {"X-Remote-User"},
-		"requestheader-uid-headers":          {"X-Remote-Uid"},
-		"requestheader-group-headers":        {"X-Remote-Group"},
-		"requestheader-extra-headers-prefix": {"X-Remote-Extra-"},
+	c := s.headers
+	for key, values := range map[string]headerrequest.StringSliceProvider{
+		"requestheader-allowed-names": c.AllowedClientNames, "requestheader-username-headers": c.UsernameHeaders,
+		"requestheader-uid-headers": c.UIDHeaders, "requestheader-group-headers": c.GroupHeaders,
+		"requestheader-extra-headers-prefix": c.ExtraHeaderPrefixes,
 	} {
-		text, err := json.Marshal(values)
+		text, err := json.Marshal(values.Value())
 		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", key, err)
 		}

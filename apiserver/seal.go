@@ -35,10 +35,10 @@ func (s *Server) options() (*registry.Options, error) {
 	}
 	// What was stored before there was a key is read as it is, and is stale.
 	keys = append(keys, value.PrefixTransformer{Transformer: identity.NewEncryptCheckTransformer()})
-	sealed := value.NewPrefixTransformers(fmt.Errorf("no sealing key opens this value"), keys...)
+	s.sealed = value.NewPrefixTransformers(fmt.Errorf("no sealing key opens this value"), keys...)
 	o.Seal = func(r schema.GroupResource) value.Transformer {
 		if r == (schema.GroupResource{Resource: "secrets"}) {
-			return sealed
+			return s.sealed
 		}
 		return nil
 	}

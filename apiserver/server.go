@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,8 +14,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"skein.dev/skein/api/store"
 	"skein.dev/skein/apiserver/authn"
@@ -37,10 +40,18 @@ type Server struct {
 	others    http.Handler // describes the APIs of other servers
 	publisher *publish.Publisher
 	tokens    *authn.Tokens
+	keys      *tokenKeys
+	sealed    value.Transformer // nil: nothing is sealed
 	bearer    authenticator.Token
+	headers   *authenticatorfactory.RequestHeaderConfig // nil: nobody speaks for others
 	rbac      *authz.RBAC
+	nodes     *authz.Node
 	authz     authorizer.Authorizer
-	begun     atomic.Bool // the first objects exist
+	rules     authorizer.RuleResolver
+	outside   *outside          // who is known by others' word
+	chosen    *chosen           // nil: no file says who decides
+	loaded    map[string][]byte // what configuration files held when they were last read
+	begun     atomic.Bool       // the first objects exist
 	once      sync.Once
 	policed   chan struct{} // closed when the authorizer has seen the first roles
 
@@ -55,7 +66,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, resources: map[string]*registry.Resource{}, policed: make(chan struct{})}
+	s := &Server{cfg: cfg, resources: map[string]*registry.Resource{}, loaded: map[string][]byte{}, policed: make(chan struct{})}
 	s.base, s.endBase = context.WithCancel(rootContext())
 	s.serving, s.endServing = context.WithCancel(s.base)
 	if err := s.build(); err != nil {
@@ -157,11 +168,17 @@ func (s *Server) tls() *tls.Config {
 	c := s.cfg.TLS.Clone()
 	c.NextProtos = []string{"h2", "http/1.1"}
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
-	if s.cfg.ClientCAs != nil {
+	if s.cfg.ClientCAs != nil || s.headers != nil {
 		// Verification is the authenticator's: a certificate that does not
 		// verify must be told so as 401, not break the handshake.
 		c.ClientAuth = tls.RequestClientCert
-		c.ClientCAs = s.cfg.ClientCAs
+		c.ClientCAs = x509.NewCertPool()
+		if s.cfg.ClientCAs != nil {
+			c.ClientCAs = s.cfg.ClientCAs.Clone()
+		}
+		if s.headers != nil { // clients show only what is asked for
+			c.ClientCAs.AppendCertsFromPEM(s.cfg.FrontProxy.CAPEM)
+		}
 	}
 	return c
 }

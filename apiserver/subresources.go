@@ -17,7 +17,7 @@ type putStorage func(gv schema.GroupVersion, path string, st rest.Storage)
 // addSubresources serves what is no kind and no plain subresource of one.
 func (s *Server) addSubresources(put putStorage) error {
 	for gv, all := range review.Storages(review.Config{
-		Tokens: s.bearer, Audiences: []string{s.cfg.Issuer}, Authorizer: s.authz, Rules: s.rbac,
+		Tokens: s.bearer, Audiences: []string{s.cfg.Issuer}, Authorizer: s.authz, Rules: s.rules,
 	}) {
 		for path, st := range all {
 			put(gv, path, st)

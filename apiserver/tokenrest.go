@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -31,7 +32,13 @@ type tokenREST struct{ server *Server }
 var (
 	_ rest.NamedCreater             = (*tokenREST)(nil)
 	_ rest.GroupVersionKindProvider = (*tokenREST)(nil)
+	// A request may name the UID of the account it is for.
+	_ rest.SubresourceObjectMetaPreserver = (*tokenREST)(nil)
 )
+
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements
+// rest.SubresourceObjectMetaPreserver.
+func (*tokenREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // New implements rest.Storage.
 func (*tokenREST) New() runtime.Object { return &authenticationv1.TokenRequest{} }
@@ -51,11 +58,19 @@ func (t *tokenREST) Create(ctx context.Context, name string, obj runtime.Object,
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("expected a TokenRequest, got %T", obj))
 	}
 	namespace := genericapirequest.NamespaceValue(ctx)
+	if err := sameMeta(req, name, namespace); err != nil {
+		return nil, err
+	}
 	sa, err := t.account(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	req.Name, req.Namespace, req.CreationTimestamp = sa.Name, sa.Namespace, metav1.Now()
+	if req.UID != "" && req.UID != sa.UID {
+		return nil, apierrors.NewConflict(schema.GroupResource{Group: authenticationv1.GroupName, Resource: "TokenRequest"}, name,
+			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", req.UID, sa.UID))
+	}
+	req.Name, req.Namespace, req.UID, req.CreationTimestamp = sa.Name, sa.Namespace, sa.UID, metav1.Now()
+	req.Status = authenticationv1.TokenRequestStatus{}
 	t.complete(req)
 	if errs := checkTokenRequest(req); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), "", errs)
@@ -67,7 +82,7 @@ func (t *tokenREST) Create(ctx context.Context, name string, obj runtime.Object,
 	}
 	bound := authn.Bound{Account: sa, Audiences: req.Spec.Audiences, TTL: time.Duration(*req.Spec.ExpirationSeconds) * time.Second}
 	if ref := req.Spec.BoundObjectRef; ref != nil {
-		if err := t.bind(ref, namespace, sa, &bound); err != nil {
+		if err := t.bind(ctx, ref, namespace, sa, &bound); err != nil {
 			return nil, err
 		}
 	}
@@ -81,6 +96,21 @@ func (t *tokenREST) Create(ctx context.Context, name string, obj runtime.Object,
 	}
 	req.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(expires)}
 	return req, nil
+}
+
+// sameMeta demands that a request name the account of its path, if any.
+func sameMeta(req *authenticationv1.TokenRequest, name, namespace string) error {
+	var errs field.ErrorList
+	if req.Name != "" && req.Name != name {
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), req.Name, "must match the service account name if specified"))
+	}
+	if req.Namespace != "" && req.Namespace != namespace {
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "namespace"), req.Namespace, "must match the service account namespace if specified"))
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), name, errs)
+	}
+	return nil
 }
 
 // account reads linearizably: a token for an account just made must be had.
@@ -118,10 +148,18 @@ func checkTokenRequest(req *authenticationv1.TokenRequest) (errs field.ErrorList
 }
 
 // bind finds the object that the token is to die with.
-func (t *tokenREST) bind(ref *authenticationv1.BoundObjectReference, namespace string, sa *corev1.ServiceAccount, b *authn.Bound) error {
+func (t *tokenREST) bind(ctx context.Context, ref *authenticationv1.BoundObjectReference, namespace string, sa *corev1.ServiceAccount, b *authn.Bound) error {
 	r := reader{t.server}
 	var uid types.UID
 	found := false
+	// What was created a moment ago through another peer must be found.
+	if err := r.CatchUp(ctx); err != nil {
+		return err
+	}
+	gvk := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
+	if gvk.Group != "" {
+		return apierrors.NewBadRequest("cannot bind token to object of type " + gvk.String())
+	}
 	switch ref.Kind {
 	case "Pod":
 		if b.Pod = r.Pod(namespace, ref.Name); b.Pod != nil {
@@ -129,8 +167,10 @@ func (t *tokenREST) bind(ref *authenticationv1.BoundObjectReference, namespace s
 			if b.Pod.Spec.ServiceAccountName != sa.Name {
 				return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for serviceaccount %q to pod running with different serviceaccount name.", sa.Name))
 			}
-			if n := r.Node(b.Pod.Spec.NodeName); n != nil {
-				b.Node = n
+			if name := b.Pod.Spec.NodeName; name != "" {
+				if b.Node = r.Node(name); b.Node == nil {
+					b.Node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} // its name is worth knowing all the same
+				}
 			}
 		}
 	case "Secret":
@@ -142,14 +182,14 @@ func (t *tokenREST) bind(ref *authenticationv1.BoundObjectReference, namespace s
 			found, uid = true, b.Node.UID
 		}
 	default:
-		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", ref.Kind))
+		return apierrors.NewBadRequest("cannot bind token to object of type " + gvk.String())
 	}
-	gr := schema.GroupResource{Resource: ref.Kind}
+	gr := schema.GroupResource{Resource: strings.ToLower(ref.Kind) + "s"}
 	if !found {
 		return apierrors.NewNotFound(gr, ref.Name)
 	}
 	if ref.UID != "" && ref.UID != uid {
-		return apierrors.NewConflict(gr, ref.Name, fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID))
+		return apierrors.NewConflict(schema.GroupResource{Resource: ref.Kind}, ref.Name, fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID))
 	}
 	return nil
 }

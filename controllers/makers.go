@@ -82,9 +82,15 @@ func (c *Config) makers() []maker {
 		{"horizontal-pod-autoscaler-controller", "horizontalpodautoscalers.autoscaling", func() (run.Controller, error) { return autoscale.New(kit) }},
 		{"certificatesigningrequest-approving-controller", requests, func() (run.Controller, error) { return csr.NewApprover(kit) }},
 		{"certificatesigningrequest-cleaner-controller", requests, func() (run.Controller, error) { return csr.NewCleaner(kit) }},
+		{"podcertificaterequest-cleaner-controller", "podcertificaterequests.certificates.k8s.io", func() (run.Controller, error) { return csr.NewPodCleaner(kit) }},
 		{"persistentvolume-binder-controller", "persistentvolumes persistentvolumeclaims storageclasses.storage.k8s.io", func() (run.Controller, error) { return volumebinder.New(kit) }},
 		{"ephemeral-volume-controller", "persistentvolumeclaims", func() (run.Controller, error) { return ephemeral.New(kit) }},
 		{"persistentvolume-protection-controller", "persistentvolumes", func() (run.Controller, error) { return protection.NewVolumes(kit) }},
+	}
+	if len(c.RootCA) > 0 {
+		all = append(all, maker{"kube-apiserver-serving-clustertrustbundle-publisher-controller", "clustertrustbundles.certificates.k8s.io", func() (run.Controller, error) {
+			return csr.NewPublisher(kit, c.RootCA)
+		}})
 	}
 	if c.ClientCA != nil && c.ServingCA != nil {
 		all = append(all, maker{"certificatesigningrequest-signing-controller", requests, func() (run.Controller, error) {

@@ -35,6 +35,10 @@ type Config struct {
 	Scheduler       bool     // whether this peer may schedule
 	Controllers     []string // which controllers run while this peer has their role, as kube-controller-manager reads it
 	LogLevel        string
+	// AuthenticationConfig and AuthorizationConfig are upstream's files of the
+	// API server, TokenWebhookConfig a kubeconfig; each peer has its own.
+	AuthenticationConfig, AuthorizationConfig string
+	TokenWebhookConfig, TokenWebhookVersion   string
 }
 
 // DefaultConfig is what holds where the operator says nothing.
@@ -54,6 +58,8 @@ func DefaultConfig() Config {
 		Scheduler:     true,
 		Controllers:   []string{"*"},
 		LogLevel:      "info",
+
+		TokenWebhookVersion: "v1beta1",
 	}
 }
 
@@ -76,6 +82,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.CgroupParent, "cgroup-parent", c.CgroupParent, "cgroup below which this peer makes its own")
 	fs.BoolVar(&c.Scheduler, "scheduler", c.Scheduler, "whether this peer may be the one that schedules")
 	fs.StringSliceVar(&c.Controllers, "controllers", c.Controllers, `controllers to run: "*" all that are on by default, "name" this one, "-name" not this one`)
+	fs.StringVar(&c.AuthenticationConfig, "authentication-config", c.AuthenticationConfig, "AuthenticationConfiguration file: token issuers (OIDC) and anonymous access; read again when it changes (give it to every peer)")
+	fs.StringVar(&c.AuthorizationConfig, "authorization-config", c.AuthorizationConfig, "AuthorizationConfiguration file: who decides, Node and RBAC among them; read again when it changes (give it to every peer)")
+	fs.StringVar(&c.TokenWebhookConfig, "authentication-token-webhook-config-file", c.TokenWebhookConfig, "kubeconfig of a server that is asked about unknown tokens (give it to every peer)")
+	fs.StringVar(&c.TokenWebhookVersion, "authentication-token-webhook-version", c.TokenWebhookVersion, "API version of the TokenReview that server takes")
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 }
 
@@ -91,7 +101,10 @@ func (c *Config) Complete() error {
 	if errs := validation.IsDNS1123Subdomain(c.Name); len(errs) > 0 {
 		return fmt.Errorf("name %q: %s", c.Name, errs[0])
 	}
-	for _, dir := range []*string{&c.DataDir, &c.StateDir, &c.Kubeconfig} {
+	for _, dir := range []*string{&c.DataDir, &c.StateDir, &c.Kubeconfig, &c.AuthenticationConfig, &c.AuthorizationConfig, &c.TokenWebhookConfig} {
+		if *dir == "" {
+			continue // filepath.Abs would make it the working directory
+		}
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return fmt.Errorf("resolve %s: %w", *dir, err)

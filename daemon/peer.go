@@ -208,7 +208,9 @@ func (p *peer) makeAPI(context.Context) error {
 			CertFile: p.keys().Path(identity.UseFrontProxy), KeyFile: p.keys().Path(identity.UseFrontProxy),
 			CAPEM: p.keyring.CAPEM(identity.FrontProxy),
 		},
-		Sealing: sealing, ServiceCIDRs: p.ServiceCIDRs,
+		AuthenticationFile: p.AuthenticationConfig, AuthorizationFile: p.AuthorizationConfig,
+		TokenWebhook: apiserver.TokenWebhook{File: p.TokenWebhookConfig, Version: p.TokenWebhookVersion},
+		Sealing:      sealing, ServiceCIDRs: p.ServiceCIDRs,
 		Kubelet: apiserver.Kubelet{
 			TLS: &tls.Config{
 				MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{kubeletClient},
@@ -352,7 +354,7 @@ func (p *peer) makeControllers(ctx context.Context) error {
 	p.control, err = controllers.New(controllers.Config{
 		Selection: selection, ClientCA: p.authority(identity.Clients), ServingCA: p.authority(identity.Serving),
 		Kit: kit, Members: p.pool, Metadata: meta, RootCA: p.keyring.CAPEM(identity.Serving),
-		Serves: p.api.Serves, MinRevision: p.assignedAt,
+		Serves: p.api.Serves, MinRevision: p.assignedAt, MintToken: p.api.MintToken,
 	})
 	return err
 }

@@ -26,7 +26,10 @@ type Reader interface {
 	Namespace(name string) *corev1.Namespace
 	ServiceAccount(namespace, name string) *corev1.ServiceAccount
 	Pod(namespace, name string) *corev1.Pod
+	Node(name string) *corev1.Node
 	PriorityClass(name string) *schedulingv1.PriorityClass
+	// Get finds an object of the "group/resource".
+	Get(resource, namespace, name string) runtime.Object
 	// Each yields the objects of the "group/resource" in a namespace, or in
 	// all with "". Nobody may change them.
 	Each(resource, namespace string) iter.Seq[runtime.Object]
@@ -55,6 +58,8 @@ func Chain(c Config) admission.Interface {
 		&rule{mutate: inUse, on: create},
 		&rule{mutate: c.overhead, validate: c.checkOverhead, on: create},
 		&rule{validate: c.signer, on: []admission.Operation{admission.Update}},
+		&rule{validate: c.podSigner, on: []admission.Operation{admission.Update}},
+		&rule{validate: c.attest, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: subject, on: create},
 		&rule{mutate: c.ingressClass, on: create},
 		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},

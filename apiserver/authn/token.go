@@ -7,10 +7,6 @@ package authn
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,6 +27,9 @@ import (
 // that it can end in order.
 const deletedFor = 60 * time.Second
 
+// keyWait is how long a token of an unknown key waits for the key to come.
+const keyWait = 2 * time.Second
+
 // Reader finds what tokens are bound to. A nil result means that it does not exist.
 type Reader interface {
 	ServiceAccount(namespace, name string) *corev1.ServiceAccount
@@ -40,45 +39,39 @@ type Reader interface {
 }
 
 // Tokens issues and checks service account tokens.
-type Tokens struct {
-	key       *ecdsa.PrivateKey
-	keyID     string
-	issuer    string
-	audiences []string
-	signer    jose.Signer
-	reader    Reader
+type Tokens struct{ cfg TokensConfig }
+
+// TokensConfig is what tokens are made of and checked against.
+type TokensConfig struct {
+	// Keys returns the keys of the cluster as the replica has them: all of
+	// them are good, the first one signs. There is always one.
+	Keys func() []*Key
+	// CatchUp makes Keys show all that was written anywhere before.
+	CatchUp func(ctx context.Context) error
+	Issuer  string
+	// Audiences are those of the API itself.
+	Audiences []string
+	Reader    Reader
 }
 
 var _ authenticator.Token = (*Tokens)(nil)
 
-// NewTokens returns an issuer that signs with key, and accepts its own tokens
-// for any of the audiences.
-func NewTokens(key *ecdsa.PrivateKey, issuer string, audiences []string, reader Reader) (*Tokens, error) {
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return nil, fmt.Errorf("service account key: %w", err)
-	}
-	sum := sha256.Sum256(der)
-	id := base64.RawURLEncoding.EncodeToString(sum[:])
-	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: id}}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("service account key: %w", err)
-	}
-	return &Tokens{key: key, keyID: id, issuer: issuer, audiences: audiences, signer: signer, reader: reader}, nil
-}
+// NewTokens returns an issuer that accepts its own tokens.
+func NewTokens(c TokensConfig) *Tokens { return &Tokens{cfg: c} }
 
 // Audiences are those of the API itself.
-func (t *Tokens) Audiences() []string { return slices.Clone(t.audiences) }
+func (t *Tokens) Audiences() []string { return slices.Clone(t.cfg.Audiences) }
 
 // Issuer is the issuer that tokens name.
-func (t *Tokens) Issuer() string { return t.issuer }
+func (t *Tokens) Issuer() string { return t.cfg.Issuer }
 
 // Keys is the public key set by which others check tokens.
 func (t *Tokens) Keys() jose.JSONWebKeySet {
-	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
-		{Key: &t.key.PublicKey, KeyID: t.keyID, Algorithm: string(jose.ES256), Use: "sig"},
-	}}
+	var set jose.JSONWebKeySet
+	for _, k := range t.cfg.Keys() {
+		set.Keys = append(set.Keys, k.public())
+	}
+	return set
 }
 
 // ref is an object that a token is bound to.
@@ -127,11 +120,11 @@ func (t *Tokens) Issue(b Bound) (string, time.Time, error) {
 		k.Node = to(&b.Node.ObjectMeta)
 	}
 	public := jwt.Claims{
-		Issuer: t.issuer, Subject: serviceaccount.MakeUsername(b.Account.Namespace, b.Account.Name),
+		Issuer: t.cfg.Issuer, Subject: serviceaccount.MakeUsername(b.Account.Namespace, b.Account.Name),
 		Audience: b.Audiences, Expiry: jwt.NewNumericDate(expires), NotBefore: jwt.NewNumericDate(now),
 		IssuedAt: jwt.NewNumericDate(now), ID: uuid.NewString(),
 	}
-	token, err := jwt.Signed(t.signer).Claims(public).Claims(private{k}).Serialize()
+	token, err := jwt.Signed(t.cfg.Keys()[0].signer).Claims(public).Claims(private{k}).Serialize()
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("sign token: %w", err)
 	}
@@ -149,19 +142,26 @@ func (t *Tokens) AuthenticateToken(ctx context.Context, token string) (*authenti
 		return nil, false, nil //nolint:nilerr // not ours
 	}
 	var public jwt.Claims
-	if err := parsed.UnsafeClaimsWithoutVerification(&public); err != nil || public.Issuer != t.issuer {
+	if err := parsed.UnsafeClaimsWithoutVerification(&public); err != nil {
 		return nil, false, nil //nolint:nilerr // not ours
 	}
-	var own private
-	if err := parsed.Claims(&t.key.PublicKey, &public, &own); err != nil {
-		return nil, false, errors.New("service account token: the signature is not this cluster's")
+	switch public.Issuer {
+	case t.cfg.Issuer:
+	case legacyIssuer:
+		return t.authenticateLegacy(ctx, token, parsed)
+	default:
+		return nil, false, nil
 	}
-	if err := public.ValidateWithLeeway(jwt.Expected{Issuer: t.issuer, Time: time.Now()}, 0); err != nil {
+	var own private
+	if err := t.verify(ctx, parsed, &public, &own); err != nil {
+		return nil, false, err
+	}
+	if err := public.ValidateWithLeeway(jwt.Expected{Issuer: t.cfg.Issuer, Time: time.Now()}, 0); err != nil {
 		return nil, false, fmt.Errorf("service account token: %w", err)
 	}
 	wanted, ok := authenticator.AudiencesFrom(ctx)
 	if !ok {
-		wanted = t.audiences
+		wanted = t.cfg.Audiences
 	}
 	audiences := authenticator.Audiences(public.Audience).Intersect(wanted)
 	if len(audiences) == 0 {
@@ -174,10 +174,38 @@ func (t *Tokens) AuthenticateToken(ctx context.Context, token string) (*authenti
 	return &authenticator.Response{User: info.UserInfo(), Audiences: audiences}, true, nil
 }
 
+// verify checks the signature and reads the claims. A peer may meet a token
+// before the key that has just begun to sign: it looks again at a newer state.
+func (t *Tokens) verify(ctx context.Context, parsed *jwt.JSONWebToken, claims ...any) error {
+	id := ""
+	if len(parsed.Headers) > 0 {
+		id = parsed.Headers[0].KeyID
+	}
+	find := func() *Key {
+		keys := t.cfg.Keys()
+		if i := slices.IndexFunc(keys, func(k *Key) bool { return k.id == id }); i >= 0 {
+			return keys[i]
+		}
+		return nil
+	}
+	key := find()
+	if key == nil {
+		ctx, cancel := context.WithTimeout(ctx, keyWait)
+		defer cancel()
+		if t.cfg.CatchUp(ctx) == nil {
+			key = find()
+		}
+	}
+	if key == nil || parsed.Claims(&key.key.PublicKey, claims...) != nil {
+		return errors.New("service account token: the signature is not this cluster's")
+	}
+	return nil
+}
+
 // check finds everything that a token is bound to.
 func (t *Tokens) check(b *binding, id string) (*serviceaccount.ServiceAccountInfo, error) {
-	sa := t.reader.ServiceAccount(b.Namespace, b.ServiceAccount.Name)
-	if sa == nil || sa.UID != b.ServiceAccount.UID {
+	sa := t.cfg.Reader.ServiceAccount(b.Namespace, b.ServiceAccount.Name)
+	if sa == nil || sa.UID != b.ServiceAccount.UID || gone(sa.DeletionTimestamp) {
 		return nil, errors.New("the service account has been deleted")
 	}
 	info := &serviceaccount.ServiceAccountInfo{
@@ -187,22 +215,22 @@ func (t *Tokens) check(b *binding, id string) (*serviceaccount.ServiceAccountInf
 		info.CredentialID = "JTI=" + id
 	}
 	if b.Pod != nil {
-		p := t.reader.Pod(b.Namespace, b.Pod.Name)
+		p := t.cfg.Reader.Pod(b.Namespace, b.Pod.Name)
 		if p == nil || p.UID != b.Pod.UID || gone(p.DeletionTimestamp) {
 			return nil, errors.New("the pod it is bound to has been deleted")
 		}
 		info.PodName, info.PodUID = b.Pod.Name, string(b.Pod.UID)
 	}
 	if b.Secret != nil {
-		s := t.reader.Secret(b.Namespace, b.Secret.Name)
+		s := t.cfg.Reader.Secret(b.Namespace, b.Secret.Name)
 		if s == nil || s.UID != b.Secret.UID || gone(s.DeletionTimestamp) {
 			return nil, errors.New("the secret it is bound to has been deleted")
 		}
 	}
 	if b.Node != nil {
 		// Beside a pod the node is only told; alone it must exist.
-		n := t.reader.Node(b.Node.Name)
-		if b.Pod == nil && (n == nil || n.UID != b.Node.UID) {
+		n := t.cfg.Reader.Node(b.Node.Name)
+		if b.Pod == nil && (n == nil || n.UID != b.Node.UID || gone(n.DeletionTimestamp)) {
 			return nil, errors.New("the node it is bound to has been deleted")
 		}
 		info.NodeName, info.NodeUID = b.Node.Name, string(b.Node.UID)

@@ -5,9 +5,15 @@ import (
 	"iter"
 	"testing"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -26,13 +32,52 @@ type request struct {
 	ns     string
 	name   string
 	path   string
+	field  string // "name=value" of the field selector
 }
 
 func (r request) attributes() authorizer.Attributes {
+	var wanted fields.Requirements
+	if r.field != "" {
+		wanted = fields.ParseSelectorOrDie(r.field).Requirements()
+	}
 	return authorizer.AttributesRecord{
-		User: &user.DefaultInfo{Name: r.user, Groups: r.groups}, Verb: r.verb, APIGroup: r.group, Resource: r.res, Subresource: r.sub,
+		FieldSelectorRequirements: wanted,
+		User:                      &user.DefaultInfo{Name: r.user, Groups: r.groups}, Verb: r.verb, APIGroup: r.group, Resource: r.res, Subresource: r.sub,
 		Namespace: r.ns, Name: r.name, Path: r.path, ResourceRequest: r.path == "",
 	}
+}
+
+// objects are a replica, by "group/resource".
+type objects map[string][]runtime.Object
+
+func (o objects) Each(resource, namespace string) iter.Seq[runtime.Object] {
+	return func(yield func(runtime.Object) bool) {
+		for _, obj := range o[resource] {
+			m, err := meta.Accessor(obj)
+			if err == nil && (namespace == "" || m.GetNamespace() == namespace) && !yield(obj) {
+				return
+			}
+		}
+	}
+}
+
+func (o objects) Get(resource, namespace, name string) runtime.Object {
+	for obj := range o.Each(resource, namespace) {
+		if m, err := meta.Accessor(obj); err == nil && m.GetName() == name {
+			return obj
+		}
+	}
+	return nil
+}
+
+// volume is one of a CSI driver that is opened with the secret csi/secret.
+func volume(name, namespace, claim, secret string) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeSpec{
+		ClaimRef: &corev1.ObjectReference{Namespace: namespace, Name: claim},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+			NodeStageSecretRef: &corev1.SecretReference{Namespace: "csi", Name: secret},
+		}},
+	}}
 }
 
 func decide(t *testing.T, a authorizer.Authorizer, r request) bool {
@@ -45,12 +90,16 @@ func decide(t *testing.T, a authorizer.Authorizer, r request) bool {
 }
 
 func TestRolesAllowWhatTheySayAndNothingElse(t *testing.T) {
+	first, err := bootstrap.First()
+	if err != nil {
+		t.Fatal(err)
+	}
 	policy := authz.Policy{
-		ClusterRoles: append(bootstrap.ClusterRoles(),
+		ClusterRoles: append(first.ClusterRoles,
 			&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "crontab-view", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}}, Rules: []rbacv1.PolicyRule{
 				{APIGroups: []string{"stable.example.com"}, Resources: []string{"crontabs"}, Verbs: []string{"get"}},
 			}}),
-		ClusterRoleBindings: bootstrap.ClusterRoleBindings(),
+		ClusterRoleBindings: first.ClusterRoleBindings,
 		Roles: []*rbacv1.Role{{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "one-map"}, Rules: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"mine"}, Verbs: []string{"get", "update"}},
 			{APIGroups: []string{""}, Resources: []string{"*/log"}, Verbs: []string{"get"}},
@@ -107,21 +156,38 @@ func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
 			Containers: []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "env"}}}}}},
 			Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 				{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "projected"}}},
-			}}}}},
+			}}}}, {Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}, {
+				Name: "eph", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}},
+			}},
+			ResourceClaims: []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: new("gpu")}, {Name: "made", ResourceClaimTemplateName: new("t")}},
+		}, Status: corev1.PodStatus{ResourceClaimStatuses: []corev1.PodResourceClaimStatus{{Name: "made", ResourceClaimName: new("here-made")}}}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "mirror", Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "x"}}, Spec: corev1.PodSpec{
+			NodeName: "a", Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "grabbed"}}}},
 		}},
 		{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "there"}, Spec: corev1.PodSpec{
 			NodeName: "b", ServiceAccountName: "other", Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "theirs"}}}},
 		}},
 	}
-	node := &authz.Node{Pods: func(ns string) iter.Seq[*corev1.Pod] {
-		return func(yield func(*corev1.Pod) bool) {
-			for _, p := range pods {
-				if (ns == "" || p.Namespace == ns) && !yield(p) {
-					return
-				}
-			}
-		}
-	}}
+	kept := objects{}
+	for _, p := range pods {
+		kept["/pods"] = append(kept["/pods"], p)
+	}
+	slice, own := "a", resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "slice-a"}}
+	own.Spec.NodeName = &slice
+	kept["/persistentvolumes"] = []runtime.Object{
+		volume("mine", "n", "data", "stage"), volume("theirs", "n", "theirs", "other"),
+	}
+	kept["resource.k8s.io/resourceslices"] = []runtime.Object{&own, &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "slice-b"}}}
+	kept["storage.k8s.io/volumeattachments"] = []runtime.Object{
+		&storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: "va-a"}, Spec: storagev1.VolumeAttachmentSpec{NodeName: "a"}},
+		&storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: "va-b"}, Spec: storagev1.VolumeAttachmentSpec{NodeName: "b"}},
+	}
+	kept["certificates.k8s.io/podcertificaterequests"] = []runtime.Object{
+		&certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "pcr-a"}, Spec: certificatesv1.PodCertificateRequestSpec{NodeName: "a"}},
+		&certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "pcr-b"}, Spec: certificatesv1.PodCertificateRequestSpec{NodeName: "b"}},
+	}
+	node := &authz.Node{Objects: kept}
+	const certs, dra, storage = "certificates.k8s.io", "resource.k8s.io", "storage.k8s.io"
 	for name, row := range map[string]struct {
 		request
 		want bool
@@ -143,6 +209,38 @@ func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
 		"its pod's account's token":       {request{verb: "create", res: "serviceaccounts", sub: "token", ns: "n", name: "bot"}, true},
 		"another account's token":         {request{verb: "create", res: "serviceaccounts", sub: "token", ns: "n", name: "other"}, false},
 		"services":                        {request{verb: "list", res: "services"}, true},
+		"a secret by a mirror pod":        {request{verb: "get", res: "secrets", ns: "n", name: "grabbed"}, false},
+		"its pod's account":               {request{verb: "get", res: "serviceaccounts", ns: "n", name: "bot"}, true},
+		"another account":                 {request{verb: "get", res: "serviceaccounts", ns: "n", name: "other"}, false},
+		"lists no accounts":               {request{verb: "list", res: "serviceaccounts", ns: "n"}, false},
+		"its pod's claim":                 {request{verb: "get", res: "persistentvolumeclaims", ns: "n", name: "data"}, true},
+		"its pod's ephemeral claim":       {request{verb: "get", res: "persistentvolumeclaims", ns: "n", name: "here-eph"}, true},
+		"its pod's claim's status":        {request{verb: "patch", res: "persistentvolumeclaims", sub: "status", ns: "n", name: "data"}, true},
+		"changes no claim":                {request{verb: "patch", res: "persistentvolumeclaims", ns: "n", name: "data"}, false},
+		"its pod's volume":                {request{verb: "get", res: "persistentvolumes", name: "mine"}, true},
+		"another's volume":                {request{verb: "get", res: "persistentvolumes", name: "theirs"}, false},
+		"lists no volumes":                {request{verb: "list", res: "persistentvolumes"}, false},
+		"its volume's secret":             {request{verb: "get", res: "secrets", ns: "csi", name: "stage"}, true},
+		"another's volume's secret":       {request{verb: "get", res: "secrets", ns: "csi", name: "other"}, false},
+		"its attachment":                  {request{verb: "get", group: storage, res: "volumeattachments", name: "va-a"}, true},
+		"another's attachment":            {request{verb: "get", group: storage, res: "volumeattachments", name: "va-b"}, false},
+		"its CSI node":                    {request{verb: "update", group: storage, res: "csinodes", name: "a"}, true},
+		"another's CSI node":              {request{verb: "update", group: storage, res: "csinodes", name: "b"}, false},
+		"lists no CSI nodes":              {request{verb: "list", group: storage, res: "csinodes"}, false},
+		"its resource claim":              {request{verb: "get", group: dra, res: "resourceclaims", ns: "n", name: "gpu"}, true},
+		"its claim from a template":       {request{verb: "get", group: dra, res: "resourceclaims", ns: "n", name: "here-made"}, true},
+		"another's resource claim":        {request{verb: "get", group: dra, res: "resourceclaims", ns: "n", name: "x"}, false},
+		"its slice":                       {request{verb: "update", group: dra, res: "resourceslices", name: "slice-a"}, true},
+		"another's slice":                 {request{verb: "delete", group: dra, res: "resourceslices", name: "slice-b"}, false},
+		"its slices by field":             {request{verb: "deletecollection", group: dra, res: "resourceslices", field: "spec.nodeName=a"}, true},
+		"all slices":                      {request{verb: "deletecollection", group: dra, res: "resourceslices"}, false},
+		"trust bundles":                   {request{verb: "watch", group: certs, res: "clustertrustbundles"}, true},
+		"asks for a certificate":          {request{verb: "create", group: certs, res: "podcertificaterequests", ns: "n"}, true},
+		"its request":                     {request{verb: "get", group: certs, res: "podcertificaterequests", ns: "n", name: "pcr-a"}, true},
+		"another's request":               {request{verb: "get", group: certs, res: "podcertificaterequests", ns: "n", name: "pcr-b"}, false},
+		"its requests by field":           {request{verb: "watch", group: certs, res: "podcertificaterequests", field: "spec.nodeName=a"}, true},
+		"another's requests by field":     {request{verb: "watch", group: certs, res: "podcertificaterequests", field: "spec.nodeName=b"}, false},
+		"signs nothing":                   {request{verb: "update", group: certs, res: "podcertificaterequests", sub: "status", ns: "n", name: "pcr-a"}, false},
 		"its lease":                       {request{verb: "update", group: "coordination.k8s.io", res: "leases", ns: "kube-node-lease", name: "a"}, true},
 		"another's lease":                 {request{verb: "update", group: "coordination.k8s.io", res: "leases", ns: "kube-node-lease", name: "b"}, false},
 	} {

@@ -14,7 +14,7 @@ func All() []registry.Kind {
 		PersistentVolume(), PersistentVolumeClaim(), LimitRange(), ResourceQuota(), HorizontalPodAutoscaler(),
 		NetworkPolicy(), Ingress(), IngressClass(), IPAddress(), ServiceCIDR(), RuntimeClass(),
 		CSIDriver(), CSINode(), CSIStorageCapacity(), VolumeAttachment(), VolumeAttributesClass(),
-		CertificateSigningRequest(), ClusterTrustBundle(), StorageVersionMigration(),
+		CertificateSigningRequest(), ClusterTrustBundle(), PodCertificateRequest(), StorageVersionMigration(),
 		ValidatingWebhookConfiguration(), MutatingWebhookConfiguration(),
 		ValidatingAdmissionPolicy(), ValidatingAdmissionPolicyBinding(), MutatingAdmissionPolicy(), MutatingAdmissionPolicyBinding(),
 		FlowSchema(), PriorityLevelConfiguration(),

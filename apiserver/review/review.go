@@ -7,7 +7,6 @@ package review
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -156,91 +155,6 @@ func (c Config) token(ctx context.Context, obj runtime.Object) error {
 		r.Status.Audiences = resp.Audiences
 	}
 	return nil
-}
-
-// attributes reads what a review asks about.
-func attributes(u user.Info, res *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) (authorizer.AttributesRecord, error) {
-	switch {
-	case res != nil && path != nil:
-		return authorizer.AttributesRecord{}, errors.New("cannot be specified in combination with resourceAttributes")
-	case res != nil:
-		return authorizer.AttributesRecord{
-			User: u, Verb: res.Verb, Namespace: res.Namespace, APIGroup: res.Group, APIVersion: res.Version,
-			Resource: res.Resource, Subresource: res.Subresource, Name: res.Name, ResourceRequest: true,
-		}, nil
-	case path != nil:
-		return authorizer.AttributesRecord{User: u, Verb: path.Verb, Path: path.Path}, nil
-	}
-	return authorizer.AttributesRecord{}, errors.New("exactly one of nonResourceAttributes or resourceAttributes must be specified")
-}
-
-func (c Config) decide(ctx context.Context, u user.Info, res *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
-	a, err := attributes(u, res, path)
-	if err != nil {
-		return authorizationv1.SubjectAccessReviewStatus{}, apierrors.NewBadRequest(err.Error())
-	}
-	decision, reason, err := c.Authorizer.Authorize(ctx, a)
-	st := authorizationv1.SubjectAccessReviewStatus{
-		Allowed: decision == authorizer.DecisionAllow, Denied: decision == authorizer.DecisionDeny, Reason: reason,
-	}
-	if err != nil {
-		st.EvaluationError = err.Error()
-	}
-	return st, nil
-}
-
-func subject(s *authorizationv1.SubjectAccessReviewSpec) (user.Info, error) {
-	if s.User == "" && len(s.Groups) == 0 {
-		return nil, apierrors.NewBadRequest("spec.user: Required value: at least one of user or group must be specified")
-	}
-	extra := map[string][]string{}
-	for k, v := range s.Extra {
-		extra[k] = v
-	}
-	return &user.DefaultInfo{Name: s.User, Groups: s.Groups, UID: s.UID, Extra: extra}, nil
-}
-
-func (c Config) access(ctx context.Context, obj runtime.Object) error {
-	r, ok := obj.(*authorizationv1.SubjectAccessReview)
-	if !ok {
-		return wrong(obj)
-	}
-	u, err := subject(&r.Spec)
-	if err != nil {
-		return err
-	}
-	r.Status, err = c.decide(ctx, u, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
-	return err
-}
-
-func (c Config) localAccess(ctx context.Context, obj runtime.Object) error {
-	r, ok := obj.(*authorizationv1.LocalSubjectAccessReview)
-	if !ok {
-		return wrong(obj)
-	}
-	ns := genericapirequest.NamespaceValue(ctx)
-	if r.Spec.ResourceAttributes == nil || r.Spec.ResourceAttributes.Namespace != ns {
-		return apierrors.NewBadRequest("spec.resourceAttributes.namespace must match namespace: " + ns)
-	}
-	u, err := subject(&r.Spec)
-	if err != nil {
-		return err
-	}
-	r.Status, err = c.decide(ctx, u, r.Spec.ResourceAttributes, nil)
-	return err
-}
-
-func (c Config) selfAccess(ctx context.Context, obj runtime.Object) error {
-	r, ok := obj.(*authorizationv1.SelfSubjectAccessReview)
-	if !ok {
-		return wrong(obj)
-	}
-	u, err := requester(ctx)
-	if err != nil {
-		return err
-	}
-	r.Status, err = c.decide(ctx, u, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
-	return err
 }
 
 func (c Config) selfRules(ctx context.Context, obj runtime.Object) error {

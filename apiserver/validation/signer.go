@@ -66,11 +66,7 @@ func (c *podCheck) checkPodCertificate(at *field.Path, p *corev1.PodCertificateP
 	signerName(c.problems, at.Child("signerName"), p.SignerName)
 	oneOf(c.problems, at.Child("keyType"), p.KeyType, "RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519")
 	if n := p.MaxExpirationSeconds; n != nil {
-		host, _, _ := strings.Cut(p.SignerName, "/")
-		limit := int32(maxCertificateSeconds)
-		if host == "kubernetes.io" || strings.HasSuffix(host, ".kubernetes.io") {
-			limit = kubeCertificateSeconds
-		}
+		limit := longestLife(p.SignerName)
 		const field = "maxExpirationSeconds"
 		if *n < minCertificateSeconds {
 			c.invalid(at.Child(field), *n, fmt.Sprintf("if provided, maxExpirationSeconds must be >= %d", minCertificateSeconds))
@@ -78,6 +74,9 @@ func (c *podCheck) checkPodCertificate(at *field.Path, p *corev1.PodCertificateP
 		if *n > limit {
 			c.invalid(at.Child(field), *n, fmt.Sprintf("if provided, maxExpirationSeconds must be <= %d", limit))
 		}
+	}
+	if p.UserAnnotations != nil {
+		userAnnotations(c.problems, at.Child("userAnnotations"), p.UserAnnotations)
 	}
 	file := func(name, value string) bool {
 		if value == "" {

@@ -148,8 +148,11 @@ func TestTheProxyProgramsAKernelFromAnAPIApart(t *testing.T) {
 		return err != nil
 	})
 	// Upstream's role of that name, which other proxies rely on, and no more.
-	only(t, kit.Client, append(append(reading("/services", "/endpoints", "/nodes", "discovery.k8s.io/endpointslices", "networking.k8s.io/servicecidrs"),
-		"create /events", "patch /events", "update /events"), recording()...)...)
+	following := []string{"create /events", "patch /events", "update /events"}
+	for _, r := range []string{"/services", "/endpoints", "discovery.k8s.io/endpointslices", "networking.k8s.io/servicecidrs"} {
+		following = append(following, "list "+r, "watch "+r)
+	}
+	only(t, kit.Client, append(append(reading("/nodes"), following...), recording()...)...)
 	if _, err := kit.Client.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("a proxy that reads secrets: %v", err)
 	}
