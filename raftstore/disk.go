@@ -23,7 +23,7 @@ const logFile = "raft.db"
 
 // openFiles opens the storage in dir: one bbolt file for log and votes, whose
 // free list is kept in memory only (it is written with every commit
-// otherwise), and a directory of snapshots.
+// otherwise), the file of the newest entries, and a directory of snapshots.
 func openFiles(dir string, log *slog.Logger) (*Storage, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
@@ -43,7 +43,14 @@ func openFiles(dir string, log *slog.Logger) (*Storage, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open snapshots in %s: %w", dir, err), db.Close())
 	}
-	return &Storage{Logs: db, Stable: db, Snapshots: snaps, Close: db.Close}, nil
+	logs, err := openTail(dir, db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &Storage{
+		Logs: logs, Stable: db, Snapshots: snaps,
+		Close: func() error { return errors.Join(logs.close(), db.Close()) },
+	}, nil
 }
 
 // disk is raft's log and votes, on a [Storage]. It counts what is written,

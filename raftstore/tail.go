@@ -1,0 +1,431 @@
+package raftstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// tail keeps the newest entries of the log in a flat file before they go to
+// bbolt, many at a time. bbolt flushes the disk twice for a commit, and writes
+// some seven pages for the smallest entry, most of them new to the file; here
+// an entry costs its own bytes and one flush, on blocks that were written
+// before, so that the file system has nothing to add.
+//
+// The file has two slots for its header and then two halves for records. Each
+// generation of records fills one half, in turn, and its number is part of
+// their checksums: what is left of earlier ones behind the last record is
+// never mistaken for more. The header names the oldest generation that is not
+// in bbolt. When a half is full its entries move there while the other half
+// fills; all move before any is deleted. It implements [raft.LogStore].
+type tail struct {
+	inner raft.LogStore
+	file  flat
+	half  int64 // bytes of records a generation
+
+	write  sync.Mutex // held by who stores or deletes; guards the fields below
+	gen    uint64
+	at     int64 // where in its half the next record goes
+	dirty  bool  // the file may hold more than was acknowledged
+	buf    []byte
+	moving *move // nil: none that anybody need wait for
+	slot   int64 // of the header in force; the move's while there is one
+
+	mu   sync.RWMutex // guards logs
+	logs []*raft.Log  // not in inner yet, without a gap
+}
+
+// move is a generation on its way to inner.
+type move struct {
+	done chan struct{}
+	err  error // to be read after done
+}
+
+// flat is a file of fixed size. Sync returns when what was written is safe.
+type flat interface {
+	io.WriterAt
+	Sync() error
+	Close() error
+}
+
+const (
+	tailFile = "tail.log"
+	tailHalf = 1 << 20
+
+	slotSize     = 512
+	recordsBegin = 4096 // the first half
+	recordHeader = 8
+	tailMagic    = "skeintl1"
+	keptBuffer   = 64 << 10
+)
+
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the library
+
+// data is a file whose Sync leaves out what no reader needs, such as times.
+type data struct{ *os.File }
+
+// Sync implements flat.
+func (f data) Sync() error {
+	for {
+		if err := syscall.Fdatasync(int(f.Fd())); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// openTail opens the tail in dir, and makes it if there is none.
+func openTail(dir string, inner raft.LogStore) (*tail, error) {
+	path := filepath.Join(dir, tailFile)
+	image, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		image, err = makeTail(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open log's tail: %w", err)
+	}
+	t, err := newTail(data{f}, image, inner)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), f.Close())
+	}
+	return t, nil
+}
+
+// makeTail makes an empty file. It takes its name when it is whole: one that
+// has no header is damaged, not new.
+func makeTail(path string) ([]byte, error) {
+	image := make([]byte, recordsBegin+2*tailHalf)
+	copy(image, header(0))
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(image)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	return image, errors.Join(d.Sync(), d.Close())
+}
+
+// newTail goes on from image, what the file holds. Nothing is written before
+// the first change, which begins a generation: the disk may be full.
+func newTail(f flat, image []byte, inner raft.LogStore) (*tail, error) {
+	gen, slot, ok := generation(image)
+	if !ok {
+		return nil, errors.New("the newest part of the log is damaged: it has no header")
+	}
+	t := &tail{inner: inner, file: f, half: int64(len(image)-recordsBegin) / 2, gen: gen + 1, slot: slot, dirty: true}
+	t.logs = records(t.of(image, gen), gen)
+	if next := records(t.of(image, gen+1), gen+1); len(t.logs) > 0 && len(next) > 0 && follows(t.logs, next[0]) {
+		t.logs = append(t.logs, next...)
+	}
+	return t, nil
+}
+
+// begins is where in the file a generation's half begins.
+func (t *tail) begins(gen uint64) int64 { return recordsBegin + int64(gen%2)*t.half }
+
+func (t *tail) of(image []byte, gen uint64) []byte { return image[t.begins(gen):][:t.half] }
+
+// follows reports whether l may come after logs.
+func follows(logs []*raft.Log, l *raft.Log) bool {
+	return len(logs) == 0 || logs[len(logs)-1].Index+1 == l.Index
+}
+
+func header(gen uint64) []byte {
+	b := binary.LittleEndian.AppendUint64([]byte(tailMagic), gen)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
+}
+
+// generation finds the newest header and its slot.
+func generation(image []byte) (gen uint64, at int64, ok bool) {
+	for slot := range int64(2) {
+		b := image[slot*slotSize:]
+		n := binary.LittleEndian.Uint64(b[len(tailMagic):])
+		if h := header(n); string(b[:len(h)]) == string(h) && (!ok || n > gen) {
+			gen, at, ok = n, slot, true
+		}
+	}
+	return gen, at, ok
+}
+
+// records are the entries of a generation, up to the first that is not whole.
+func records(rest []byte, gen uint64) (logs []*raft.Log) {
+	for len(rest) > recordHeader {
+		n := int64(binary.LittleEndian.Uint32(rest))
+		if n == 0 || n > int64(len(rest)-recordHeader) {
+			break
+		}
+		body := rest[recordHeader : recordHeader+n]
+		if binary.LittleEndian.Uint32(rest[4:]) != checksum(gen, body) {
+			break
+		}
+		l := decodeLog(body)
+		if l == nil || !follows(logs, l) {
+			break
+		}
+		logs = append(logs, l)
+		rest = rest[recordHeader+n:]
+	}
+	return logs
+}
+
+func checksum(gen uint64, body []byte) uint32 {
+	var g [8]byte
+	binary.LittleEndian.PutUint64(g[:], gen)
+	return crc32.Update(crc32.Checksum(g[:], castagnoli()), castagnoli(), body)
+}
+
+func appendLog(b []byte, gen uint64, l *raft.Log) []byte {
+	start := len(b)
+	b = append(b, make([]byte, recordHeader)...)
+	b = binary.AppendUvarint(b, l.Index)
+	b = binary.AppendUvarint(b, l.Term)
+	b = append(b, byte(l.Type))
+	at := int64(0)
+	if !l.AppendedAt.IsZero() {
+		at = l.AppendedAt.UnixNano()
+	}
+	b = binary.AppendVarint(b, at)
+	b = binary.AppendUvarint(b, uint64(len(l.Extensions)))
+	b = append(append(b, l.Extensions...), l.Data...)
+	body := b[start+recordHeader:]
+	binary.LittleEndian.PutUint32(b[start:], uint32(len(body)))
+	binary.LittleEndian.PutUint32(b[start+4:], checksum(gen, body))
+	return b
+}
+
+// decodeLog returns nil if b is no entry.
+func decodeLog(b []byte) *raft.Log {
+	l := &raft.Log{}
+	take := func(n int) {
+		if n <= 0 || n > len(b) {
+			b = nil
+			return
+		}
+		b = b[n:]
+	}
+	var n int
+	l.Index, n = binary.Uvarint(b)
+	take(n)
+	l.Term, n = binary.Uvarint(b)
+	take(n)
+	if len(b) == 0 {
+		return nil
+	}
+	l.Type = raft.LogType(b[0])
+	take(1)
+	at, n := binary.Varint(b)
+	take(n)
+	if at != 0 {
+		l.AppendedAt = time.Unix(0, at)
+	}
+	size, n := binary.Uvarint(b)
+	if take(n); n <= 0 || size > uint64(len(b)) {
+		return nil
+	}
+	if size > 0 {
+		l.Extensions = append([]byte(nil), b[:size]...)
+	}
+	l.Data = append([]byte(nil), b[size:]...)
+	return l
+}
+
+// turn moves all entries to inner and begins the next generation.
+func (t *tail) turn() error {
+	failed := t.settle() != nil
+	if t.at == 0 && len(t.logs) == 0 && !t.dirty && !failed {
+		return nil
+	}
+	if len(t.logs) > 0 {
+		if err := t.inner.StoreLogs(t.logs); err != nil {
+			return fmt.Errorf("move newest entries: %w", err)
+		}
+	}
+	t.dirty = true
+	if err := t.begin(t.gen + 1); err != nil {
+		return err
+	}
+	t.gen, t.at, t.dirty = t.gen+1, 0, false
+	t.moved(len(t.logs))
+	return nil
+}
+
+// settle waits for the move under way.
+func (t *tail) settle() error {
+	if t.moving == nil {
+		return nil
+	}
+	<-t.moving.done
+	err := t.moving.err
+	t.moving = nil
+	return err
+}
+
+// rotate goes on in the other half while the entries of this one move.
+func (t *tail) rotate() error {
+	if t.settle() != nil {
+		return t.turn()
+	}
+	logs, m := t.logs, &move{done: make(chan struct{})}
+	t.gen, t.at, t.moving = t.gen+1, 0, m
+	go func(gen uint64) {
+		defer close(m.done)
+		if m.err = t.inner.StoreLogs(logs); m.err == nil {
+			m.err = t.begin(gen)
+		}
+		if m.err == nil {
+			t.moved(len(logs))
+		}
+	}(t.gen)
+	return nil
+}
+
+// begin makes gen the oldest generation that is not in inner. Its header goes
+// into the slot that is not in force, so that one of the two is always whole.
+func (t *tail) begin(gen uint64) error {
+	slot := 1 - t.slot
+	_, err := t.file.WriteAt(header(gen), slot*slotSize)
+	if err == nil {
+		err = t.file.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("begin tail: %w", err)
+	}
+	t.slot = slot
+	return nil
+}
+
+// moved forgets the oldest n entries, which are in inner.
+func (t *tail) moved(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.logs = append([]*raft.Log(nil), t.logs[n:]...)
+}
+
+// StoreLogs implements [raft.LogStore].
+func (t *tail) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	t.write.Lock()
+	defer t.write.Unlock()
+	t.mu.RLock()
+	gap := !follows(t.logs, logs[0])
+	t.mu.RUnlock()
+	if t.dirty || gap {
+		if err := t.turn(); err != nil {
+			return err
+		}
+	}
+	b := t.encode(logs)
+	switch n := int64(len(b)); {
+	case n > t.half:
+		if err := t.turn(); err != nil {
+			return err
+		}
+		return t.inner.StoreLogs(logs)
+	case t.at+n > t.half:
+		if err := t.rotate(); err != nil {
+			return err
+		}
+		b = t.encode(logs)
+	}
+	t.dirty = true
+	if _, err := t.file.WriteAt(b, t.begins(t.gen)+t.at); err != nil {
+		return fmt.Errorf("write tail: %w", err)
+	}
+	if err := t.file.Sync(); err != nil {
+		return fmt.Errorf("flush tail: %w", err)
+	}
+	t.at += int64(len(b))
+	t.dirty = false
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.logs = append(t.logs, logs...)
+	return nil
+}
+
+func (t *tail) encode(logs []*raft.Log) []byte {
+	b := t.buf[:0]
+	for _, l := range logs {
+		b = appendLog(b, t.gen, l)
+	}
+	if t.buf = nil; cap(b) <= keptBuffer {
+		t.buf = b
+	}
+	return b
+}
+
+// StoreLog implements [raft.LogStore].
+func (t *tail) StoreLog(l *raft.Log) error { return t.StoreLogs([]*raft.Log{l}) }
+
+// DeleteRange implements [raft.LogStore].
+func (t *tail) DeleteRange(from, to uint64) error {
+	t.write.Lock()
+	defer t.write.Unlock()
+	if err := t.turn(); err != nil {
+		return err
+	}
+	return t.inner.DeleteRange(from, to)
+}
+
+// GetLog implements [raft.LogStore].
+func (t *tail) GetLog(i uint64, l *raft.Log) error {
+	t.mu.RLock()
+	if n := len(t.logs); n > 0 && i >= t.logs[0].Index && i <= t.logs[n-1].Index {
+		*l = *t.logs[i-t.logs[0].Index]
+		t.mu.RUnlock()
+		return nil
+	}
+	t.mu.RUnlock()
+	return t.inner.GetLog(i, l)
+}
+
+// FirstIndex implements [raft.LogStore].
+func (t *tail) FirstIndex() (uint64, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	i, err := t.inner.FirstIndex()
+	if err == nil && len(t.logs) > 0 && (i == 0 || t.logs[0].Index < i) {
+		i = t.logs[0].Index
+	}
+	return i, err
+}
+
+// LastIndex implements [raft.LogStore].
+func (t *tail) LastIndex() (uint64, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	i, err := t.inner.LastIndex()
+	if n := len(t.logs); err == nil && n > 0 {
+		i = max(i, t.logs[n-1].Index)
+	}
+	return i, err
+}
+
+// close leaves everything in inner, where an earlier program would look.
+func (t *tail) close() error {
+	t.write.Lock()
+	defer t.write.Unlock()
+	return errors.Join(t.turn(), t.file.Close())
+}
