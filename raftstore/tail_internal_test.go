@@ -71,11 +71,11 @@ func newLossy() *lossy {
 	return f
 }
 
-func openLossy(t testing.TB, f *lossy, inner raft.LogStore) *tail {
-	t.Helper()
+func openLossy(tb testing.TB, f *lossy, inner raft.LogStore) *tail {
+	tb.Helper()
 	s, err := newTail(f, append([]byte(nil), f.safe...), inner)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
@@ -88,17 +88,17 @@ func entry(index, term uint64, size int) *raft.Log {
 }
 
 // contents are all entries of a store.
-func contents(t testing.TB, s raft.LogStore) (logs []raft.Log) {
-	t.Helper()
+func contents(tb testing.TB, s raft.LogStore) (logs []raft.Log) {
+	tb.Helper()
 	first, err1 := s.FirstIndex()
 	last, err2 := s.LastIndex()
 	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for i := first; i <= last && last > 0; i++ {
 		var l raft.Log
 		if err := s.GetLog(i, &l); err != nil {
-			t.Fatalf("entry %d of %d to %d: %v", i, first, last, err)
+			tb.Fatalf("entry %d of %d to %d: %v", i, first, last, err)
 		}
 		logs = append(logs, l)
 	}
