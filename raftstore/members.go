@@ -117,22 +117,32 @@ func (m *members) servers() []raft.Server {
 }
 
 // allowed reports whether a peer may speak to us: it is a member that is not
-// leaving, or in the raft configuration. An empty peer that has been told of
-// nobody listens to all whom the connection has authenticated; it has nothing
-// to lose and waits for whoever adds it.
+// leaving, or in the raft configuration. Who is neither is a stranger, or was
+// admitted after the end of this replica's log: a joiner has read of nobody
+// yet, one that was cut off may have missed everybody. While a leader is heard,
+// the log is current and only that leader may be unknown to it; while none is,
+// all are heard whom the connection has authenticated (raft does not ask for
+// more: Ongaro's thesis, 4.1), for one of them may be the only way to the rest
+// of the log.
 func (m *members) allowed(id member.ServerID) bool {
 	m.mu.Lock()
-	one, ok := m.told[id]
-	none := len(m.told) == 0
+	one, told := m.told[id]
+	r := m.raft
 	m.mu.Unlock()
-	if ok && !one.Leaving {
+	if told && !one.Leaving {
 		return true
 	}
-	servers := m.servers()
-	if none && len(servers) == 0 {
+	if slices.ContainsFunc(m.servers(), func(s raft.Server) bool { return s.ID == raft.ServerID(id) }) {
 		return true
 	}
-	return slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == raft.ServerID(id) })
+	if told {
+		return false
+	}
+	if r == nil {
+		return true
+	}
+	_, leader := r.LeaderWithID()
+	return leader == "" || leader == raft.ServerID(id)
 }
 
 // address is where to dial a peer: as the daemon says, else as raft recorded.

@@ -99,6 +99,16 @@ func (n *network) down() {
 	}
 }
 
+// drop ends all connections; new ones may be made.
+func (n *network) drop() {
+	n.mu.Lock()
+	conns := slices.Clone(n.conns)
+	n.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
 func (n *network) isDown() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

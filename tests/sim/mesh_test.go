@@ -22,6 +22,8 @@ type mesh struct {
 	peers  []*peer
 	down   sync.WaitGroup
 
+	snapshotBytes int // of a peer that starts
+
 	mu     sync.Mutex // guards the fields below
 	hashes map[store.Revision]string
 	epochs map[*raftstore.Store]map[role.Name]uint64
@@ -39,6 +41,7 @@ type peer struct {
 	net    *network
 	cancel context.CancelFunc
 	dead   bool // as the mesh's members are told
+	untold bool // it is told of no member: its records come with the log
 }
 
 func newMesh(t *testing.T, seed uint64, n int) *mesh {
@@ -47,13 +50,20 @@ func newMesh(t *testing.T, seed uint64, n int) *mesh {
 	m := &mesh{
 		t: t, rng: rng, fabric: newFabric(rand.New(rand.NewPCG(seed, 1))),
 		hashes: map[store.Revision]string{}, epochs: map[*raftstore.Store]map[role.Name]uint64{},
+		snapshotBytes: 8 << 10,
 	}
-	for i := range n {
-		m.peers = append(m.peers, &peer{
-			name: member.Name(fmt.Sprintf("p%d", i)), id: member.ServerID(fmt.Sprintf("s%d", i)), platter: newPlatter(),
-		})
+	for range n {
+		m.add()
 	}
 	return m
+}
+
+// add makes one more peer, empty and not running.
+func (m *mesh) add() *peer {
+	i := len(m.peers)
+	p := &peer{name: member.Name(fmt.Sprintf("p%d", i)), id: member.ServerID(fmt.Sprintf("s%d", i)), platter: newPlatter()}
+	m.peers = append(m.peers, p)
+	return p
 }
 
 // start starts peer i, with what its platter has kept.
@@ -65,7 +75,7 @@ func (m *mesh) start(i int) {
 	s, err := raftstore.Open(raftstore.Config{
 		ServerID: p.id, Name: p.name, Address: string(p.id), Bootstrap: i == 0, Storage: d.storage(),
 		Raft: n.endpoint(string(p.id) + ":raft"), Link: n.endpoint(string(p.id) + ":link"),
-		SnapshotBytes: 8 << 10,
+		SnapshotBytes: m.snapshotBytes,
 	})
 	if err != nil {
 		m.t.Fatalf("open %s: %v", p.id, err)
@@ -141,7 +151,7 @@ func (m *mesh) tell() {
 		p.mu.Unlock()
 	}
 	for _, p := range m.peers {
-		if s := p.running(); s != nil {
+		if s := p.running(); s != nil && !p.untold {
 			s.SetMembers(all)
 		}
 	}
