@@ -14,6 +14,7 @@ deps: ## install what the build and the tests need (Debian, as root)
 
 include mk/programs.mk
 include mk/conformance.mk
+include mk/clients.mk
 
 build: deps programs ## build bin/skein with its programs
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/skein ./cmd/skein

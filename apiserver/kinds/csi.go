@@ -80,18 +80,7 @@ func CSINode() registry.Kind {
 
 // CSIStorageCapacity declares how much storage is left where.
 func CSIStorageCapacity() registry.Kind {
-	words := storagev1.CSIStorageCapacity{}
 	k := namespaced[storagev1.CSIStorageCapacity, storagev1.CSIStorageCapacityList](storagev1.SchemeGroupVersion, "csistoragecapacities")
-	k.Columns = []metav1.TableColumnDefinition{
-		str("StorageClassName", describe(words, "storageClassName")), str("Capacity", describe(words, "capacity")),
-	}
-	k.Row = row(func(c *storagev1.CSIStorageCapacity) []any {
-		size := unset
-		if c.Capacity != nil {
-			size = c.Capacity.String()
-		}
-		return []any{c.StorageClassName, size}
-	})
 	k.Strategy = rules[*storagev1.CSIStorageCapacity]{
 		validate: validation.CSIStorageCapacity, validateUpdate: validation.CSIStorageCapacityUpdate, needsVersion: true,
 		warn: func(c, _ *storagev1.CSIStorageCapacity) []string {

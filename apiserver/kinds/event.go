@@ -171,7 +171,7 @@ func eventColumns() []metav1.TableColumnDefinition {
 		str("Last Seen", describe(e, "lastTimestamp")), str("Type", describe(e, "type")), str("Reason", describe(e, "reason")),
 		str("Object", describe(e, "involvedObject")), wide(str("Subobject", describe(corev1.ObjectReference{}, "fieldPath")))[0],
 		wide(str("Source", describe(e, "source")))[0], str("Message", describe(e, "message")),
-		wide(str("First Seen", describe(e, "firstTimestamp")))[0], wide(num("Count", describe(e, "count")))[0],
+		wide(str("First Seen", describe(e, "firstTimestamp")))[0], wide(str("Count", describe(e, "count")))[0],
 		wide(metav1.TableColumnDefinition{Name: "Name", Type: "string", Format: "name", Description: describe(metav1.ObjectMeta{}, "name")})[0],
 	}
 }

@@ -28,7 +28,7 @@ func StorageVersionMigration() registry.Kind {
 		return []any{resource.String(), state}
 	})
 	divide(&k, false, rules[*migrationv1.StorageVersionMigration]{
-		validate: validation.StorageVersionMigration, validateUpdate: validation.StorageVersionMigrationUpdate,
+		validate: validation.StorageVersionMigration, validateUpdate: validation.StorageVersionMigrationUpdate, needsVersion: true,
 	}, rules[*migrationv1.StorageVersionMigration]{validateUpdate: validation.StorageVersionMigrationStatusUpdate, keepsMeta: true})
 	return k
 }

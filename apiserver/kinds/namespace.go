@@ -2,7 +2,6 @@ package kinds
 
 import (
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -14,6 +13,7 @@ import (
 
 	"skein.dev/skein/apiserver/defaulting"
 	"skein.dev/skein/apiserver/registry"
+	"skein.dev/skein/apiserver/validation"
 )
 
 // Namespace declares namespaces: deleted in two steps, the first of which
@@ -34,14 +34,15 @@ func Namespace() registry.Kind {
 		Select: selects(func(n *corev1.Namespace) fields.Set {
 			return fields.Set{"status.phase": string(n.Status.Phase), "name": n.Name}
 		}),
-		Default: defaults(defaulting.Namespace),
+		Unselectable: []string{"name"},
+		Default:      defaults(defaulting.Namespace),
 		Strategy: rules[*corev1.Namespace]{
 			create: createNamespace,
 			update: func(n, old *corev1.Namespace) {
 				n.Spec.Finalizers, n.Status = old.Spec.Finalizers, old.Status
 			},
 			validate: func(n *corev1.Namespace) field.ErrorList {
-				errs := apivalidation.ValidateObjectMeta(&n.ObjectMeta, false, apivalidation.ValidateNamespaceName, field.NewPath("metadata"))
+				errs := validation.Meta(&n.ObjectMeta, false, apivalidation.ValidateNamespaceName)
 				for _, f := range n.Spec.Finalizers { // upstream counts them only in updates
 					errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers"))...)
 				}
@@ -67,13 +68,13 @@ func createNamespace(n *corev1.Namespace) {
 }
 
 func validateNamespaceMeta(n, old *corev1.Namespace) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&n.ObjectMeta, false, apivalidation.ValidateNamespaceName, field.NewPath("metadata"))
-	return append(errs, apivalidation.ValidateObjectMetaUpdate(&n.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))...)
+	errs := validation.Meta(&n.ObjectMeta, false, apivalidation.ValidateNamespaceName)
+	return append(errs, validation.MetaUpdate(&n.ObjectMeta, &old.ObjectMeta)...)
 }
 
 func validateNamespaceStatus(n, old *corev1.Namespace) field.ErrorList {
-	errs := validateNamespaceMeta(n, old)
-	path := field.NewPath("status", "phase")
+	errs := validation.MetaUpdate(&n.ObjectMeta, &old.ObjectMeta)
+	path := field.NewPath("status", "Phase") // upstream writes it so
 	terminating := n.Status.Phase == corev1.NamespaceTerminating
 	switch {
 	case n.DeletionTimestamp.IsZero() && n.Status.Phase != corev1.NamespaceActive:
@@ -85,7 +86,7 @@ func validateNamespaceStatus(n, old *corev1.Namespace) field.ErrorList {
 }
 
 func validateNamespaceFinalize(n, old *corev1.Namespace) field.ErrorList {
-	errs := validateNamespaceMeta(n, old)
+	errs := validation.MetaUpdate(&n.ObjectMeta, &old.ObjectMeta)
 	for i, f := range n.Spec.Finalizers {
 		errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers").Index(i))...)
 	}
@@ -98,9 +99,5 @@ func validateFinalizer(f corev1.FinalizerName, path *field.Path) (errs field.Err
 	for _, msg := range utilvalidation.IsQualifiedName(string(f)) {
 		errs = append(errs, field.Invalid(path, string(f), msg))
 	}
-	known := []string{string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
-	if !strings.Contains(string(f), "/") && !slices.Contains(known, string(f)) {
-		errs = append(errs, field.Invalid(path, string(f), "name is neither a standard finalizer name nor is it fully qualified"))
-	}
-	return errs
+	return append(errs, validation.KnownFinalizer(string(f), path)...)
 }

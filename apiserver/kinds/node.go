@@ -32,12 +32,15 @@ func Node() registry.Kind {
 		}),
 		Strategy: rules[*corev1.Node]{
 			create: func(n *corev1.Node) {
-				n.Spec.ConfigSource, n.Status.Config = nil, nil
+				n.Spec.ConfigSource, n.Status.Config, n.Spec.PodPreemptionPolicy = nil, nil, nil
 			},
 			update: func(n, old *corev1.Node) {
 				n.Status = old.Status
 				if old.Spec.ConfigSource == nil {
 					n.Spec.ConfigSource = nil
+				}
+				if old.Spec.PodPreemptionPolicy == nil {
+					n.Spec.PodPreemptionPolicy = nil // not generally available
 				}
 			},
 			validate: validation.Node,

@@ -27,6 +27,7 @@ func PersistentVolume() registry.Kind {
 	}, wide(str("VolumeMode", describe(spec, "volumeMode")))...)
 	k.Row = row(volumeRow)
 	k.Select = selects(func(v *corev1.PersistentVolume) fields.Set { return fields.Set{"name": v.Name} })
+	k.Unselectable = []string{"name"}
 	k.Default = defaults(defaulting.PersistentVolume)
 	divide(&k, false, rules[*corev1.PersistentVolume]{
 		create: func(v *corev1.PersistentVolume) {

@@ -24,6 +24,7 @@ func PersistentVolumeClaim() registry.Kind {
 	}, wide(str("VolumeMode", describe(spec, "volumeMode")))...)
 	k.Row = row(claimRow)
 	k.Select = selects(func(c *corev1.PersistentVolumeClaim) fields.Set { return fields.Set{"name": c.Name} })
+	k.Unselectable = []string{"name"}
 	k.Default = defaults(defaulting.PersistentVolumeClaim)
 	divide(&k, false, rules[*corev1.PersistentVolumeClaim]{
 		create:   func(c *corev1.PersistentVolumeClaim) { claimSources(&c.Spec, &corev1.PersistentVolumeClaimSpec{}) },

@@ -35,7 +35,8 @@ func ReplicaSet() registry.Kind {
 		Select: selects(func(r *appsv1.ReplicaSet) fields.Set {
 			return fields.Set{"status.replicas": strconv.Itoa(int(r.Status.Replicas))}
 		}),
-		Default: defaults(defaulting.ReplicaSet),
+		Unselectable: []string{"status.replicas"},
+		Default:      defaults(defaulting.ReplicaSet),
 		Strategy: rules[*appsv1.ReplicaSet]{
 			create: func(r *appsv1.ReplicaSet) {
 				r.Status, r.Generation = appsv1.ReplicaSetStatus{}, 1

@@ -193,7 +193,7 @@ func DeviceTaintRule() registry.Kind {
 			}
 			dateTaint(&r.Spec.Taint)
 		},
-		validate: validation.DeviceTaintRule, validateUpdate: validation.DeviceTaintRuleUpdate,
+		validate: validation.DeviceTaintRule, validateUpdate: validation.DeviceTaintRuleUpdate, needsVersion: true,
 	}, rules[*resourcev1.DeviceTaintRule]{validateUpdate: validation.DeviceTaintRuleStatusUpdate, keepsMeta: true})
 	return k
 }

@@ -19,7 +19,7 @@ func RuntimeClass() registry.Kind {
 	k.Row = row(func(c *nodev1.RuntimeClass) []any { return []any{c.Handler, age(c.CreationTimestamp)} })
 	k.Default = defaults(defaulting.RuntimeClass)
 	k.Strategy = rules[*nodev1.RuntimeClass]{
-		validate: validation.RuntimeClass, validateUpdate: validation.RuntimeClassUpdate, needsVersion: true,
+		validate: validation.RuntimeClass, validateUpdate: validation.RuntimeClassUpdate, needsVersion: true, putCreates: true,
 		warn: func(c, _ *nodev1.RuntimeClass) (warnings []string) {
 			if c.Scheduling == nil {
 				return nil

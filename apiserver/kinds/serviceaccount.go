@@ -21,6 +21,8 @@ func ServiceAccount() registry.Kind {
 		Columns: []metav1.TableColumnDefinition{ageColumn()},
 		Row:     row(func(a *corev1.ServiceAccount) []any { return []any{age(a.CreationTimestamp)} }),
 		Strategy: rules[*corev1.ServiceAccount]{
+			create:   func(a *corev1.ServiceAccount) { onlyNames(a.Secrets) },
+			update:   func(a, _ *corev1.ServiceAccount) { onlyNames(a.Secrets) },
 			validate: validation.ServiceAccount, validateUpdate: validation.ServiceAccountUpdate,
 			warn: func(a, old *corev1.ServiceAccount) []string {
 				had := false
@@ -33,5 +35,13 @@ func ServiceAccount() registry.Kind {
 				return nil
 			},
 		}.strategy(),
+	}
+}
+
+// onlyNames leaves of references to secrets what counts: all are of the
+// account's own namespace.
+func onlyNames(secrets []corev1.ObjectReference) {
+	for i, s := range secrets {
+		secrets[i] = corev1.ObjectReference{Name: s.Name}
 	}
 }

@@ -105,7 +105,10 @@ func DaemonSet() registry.Kind {
 			},
 		}.strategy(),
 		Status: rules[*appsv1.DaemonSet]{
-			update:         func(d, old *appsv1.DaemonSet) { d.Spec = old.Spec },
+			update: func(d, old *appsv1.DaemonSet) {
+				d.Spec = old.Spec
+				templateGeneration(d, old)
+			},
 			validateUpdate: validation.DaemonSetStatusUpdate,
 		}.status(),
 	}

@@ -47,6 +47,9 @@ type Kind struct {
 	// Select returns the selectable fields beside metadata.name and
 	// metadata.namespace.
 	Select func(obj runtime.Object) fields.Set
+	// Unselectable are those of them that watches carry and requests may not
+	// name.
+	Unselectable []string
 
 	// Default fills in what the user left out; it runs on decoding.
 	Default func(obj runtime.Object)

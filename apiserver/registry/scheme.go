@@ -3,6 +3,7 @@ package registry
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -177,12 +178,14 @@ func eachItem(f func(in, out runtime.Object) error) func(in, out runtime.Object)
 
 // labels allows the field selectors that the kind declares.
 func (s *Scheme) labels(k *Kind, gv schema.GroupVersion, rename func(string) string) error {
-	known := map[string]bool{"metadata.name": true, "metadata.namespace": k.Namespaced}
+	known := map[string]bool{"metadata.name": true}
 	if k.Select != nil {
 		for label := range k.Select(k.New()) {
-			known[label] = true
+			known[label] = !slices.Contains(k.Unselectable, label)
 		}
 	}
+	// Kinds without fields of their own take the namespace even where none has one.
+	known["metadata.namespace"] = k.Namespaced || len(known) == 1+len(k.Unselectable)
 	return s.AddFieldLabelConversionFunc(gv.WithKind(k.Kind), func(label, value string) (string, string, error) {
 		if rename != nil {
 			label = rename(label)

@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
@@ -71,10 +70,8 @@ func (t table) cells(obj runtime.Object, m metav1.Object) []any {
 		return t.kind.Row(obj)
 	case t.kind.Row != nil:
 		return append([]any{m.GetName()}, t.kind.Row(obj)...)
-	case created.IsZero():
-		return []any{m.GetName(), "<unknown>"}
 	default:
-		return []any{m.GetName(), duration.HumanDuration(time.Since(created.Time))}
+		return []any{m.GetName(), created.UTC().Format(time.RFC3339)}
 	}
 }
 
@@ -85,7 +82,7 @@ func (t table) columns() []metav1.TableColumnDefinition {
 	docs := metav1.ObjectMeta{}.SwaggerDoc()
 	name := metav1.TableColumnDefinition{Name: "Name", Type: "string", Format: "name", Description: docs["name"]}
 	if t.kind.Row == nil {
-		return []metav1.TableColumnDefinition{name, {Name: "Age", Type: "string", Description: docs["creationTimestamp"]}}
+		return []metav1.TableColumnDefinition{name, {Name: "Created At", Type: "date", Description: docs["creationTimestamp"]}}
 	}
 	return append([]metav1.TableColumnDefinition{name}, t.kind.Columns...)
 }

@@ -176,7 +176,7 @@ func (c *podCheck) checkSpread(path *field.Path) {
 	list := c.spec.TopologySpreadConstraints
 	for i := range list {
 		at, s := path.Index(i), &list[i]
-		c.positive(at.Child("maxSkew"), int64(s.MaxSkew))
+		c.moreThanZero(at.Child("maxSkew"), int64(s.MaxSkew))
 		if s.TopologyKey == "" {
 			c.required(at.Child("topologyKey"), "can not be empty")
 		}
@@ -188,7 +188,7 @@ func (c *podCheck) checkSpread(path *field.Path) {
 			}
 		}
 		if s.MinDomains != nil {
-			c.positive(at.Child("minDomains"), int64(*s.MinDomains))
+			c.moreThanZero(at.Child("minDomains"), int64(*s.MinDomains))
 			if s.WhenUnsatisfiable != corev1.DoNotSchedule {
 				c.invalid(at.Child("minDomains"), *s.MinDomains,
 					fmt.Sprintf("can only use minDomains if whenUnsatisfiable=%s, not %s", corev1.DoNotSchedule, s.WhenUnsatisfiable))

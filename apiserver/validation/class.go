@@ -10,6 +10,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -140,14 +141,14 @@ func StorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 
 // PodDisruptionBudget validates a budget.
 func PodDisruptionBudget(b *policyv1.PodDisruptionBudget) field.ErrorList {
-	p := meta(&b.ObjectMeta, pathSegment)
+	p := problems{} // metadata are looked at when all else is right, by the registry
 	budgetSpec(&p, &b.Spec)
 	return p.list
 }
 
 // PodDisruptionBudgetUpdate validates a change of a budget.
-func PodDisruptionBudgetUpdate(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
-	p := metaUpdate(&b.ObjectMeta, &old.ObjectMeta)
+func PodDisruptionBudgetUpdate(b, _ *policyv1.PodDisruptionBudget) field.ErrorList {
+	p := problems{}
 	budgetSpec(&p, &b.Spec)
 	return p.list
 }
@@ -172,11 +173,12 @@ func budgetSpec(p *problems, s *policyv1.PodDisruptionBudgetSpec) {
 }
 
 // PodDisruptionBudgetStatusUpdate validates what the controller counts.
-func PodDisruptionBudgetStatusUpdate(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
-	p := metaUpdate(&b.ObjectMeta, &old.ObjectMeta)
+func PodDisruptionBudgetStatusUpdate(b, _ *policyv1.PodDisruptionBudget) field.ErrorList {
+	p := problems{}
 	s := &b.Status
+	p.list = append(p.list, metavalidation.ValidateConditions(s.Conditions, field.NewPath("status", "conditions"))...)
 	p.counts(field.NewPath("status"), []count{
-		{"podDisruptionsAllowed", s.DisruptionsAllowed},
+		{"disruptionsAllowed", s.DisruptionsAllowed},
 		{"currentHealthy", s.CurrentHealthy},
 		{"desiredHealthy", s.DesiredHealthy},
 		{"expectedPods", s.ExpectedPods},

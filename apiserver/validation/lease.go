@@ -11,14 +11,14 @@ import (
 
 // Lease validates a lease.
 func Lease(l *coordinationv1.Lease) field.ErrorList {
-	p := meta(&l.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(&l.ObjectMeta, true, apimachinery.NameIsDNSSubdomain)
 	leaseSpec(&p, field.NewPath("spec"), &l.Spec)
 	return p.list
 }
 
 // LeaseUpdate validates a change of a lease.
 func LeaseUpdate(l, old *coordinationv1.Lease) field.ErrorList {
-	p := metaUpdate(&l.ObjectMeta, &old.ObjectMeta)
+	p := problems{bareMetaUpdate(&l.ObjectMeta, &old.ObjectMeta)}
 	leaseSpec(&p, field.NewPath("spec"), &l.Spec)
 	return p.list
 }

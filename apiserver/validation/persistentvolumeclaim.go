@@ -92,8 +92,8 @@ func PersistentVolumeClaimStatusUpdate(c, old *corev1.PersistentVolumeClaim) fie
 		}
 	}
 	known := []corev1.ClaimResourceStatus{
-		corev1.PersistentVolumeClaimControllerResizeInfeasible, corev1.PersistentVolumeClaimControllerResizeInProgress,
-		corev1.PersistentVolumeClaimNodeResizeInfeasible, corev1.PersistentVolumeClaimNodeResizeInProgress,
+		corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
+		corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible,
 		corev1.PersistentVolumeClaimNodeResizePending,
 	}
 	for _, name := range sorted(c.Status.AllocatedResourceStatuses) {

@@ -139,7 +139,7 @@ func podCases() []podCase {
 		{"spread has a skew, a key and an action", func(p *corev1.Pod, _ *corev1.Container) {
 			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{}}
 		}, []string{
-			"spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than 0",
+			"spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
 			"spec.topologySpreadConstraints[0].topologyKey: Required value: can not be empty",
 			`spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: "": supported values: "DoNotSchedule", "ScheduleAnyway"`,
 		}},

@@ -31,11 +31,11 @@ func ValidatingAdmissionPolicy(p *admissionregistrationv1.ValidatingAdmissionPol
 
 // ValidatingAdmissionPolicyUpdate validates a change of a policy.
 func ValidatingAdmissionPolicyUpdate(p, old *admissionregistrationv1.ValidatingAdmissionPolicy) field.ErrorList {
-	return append(validatingPolicy(p, old), metaUpdate(&p.ObjectMeta, &old.ObjectMeta).list...)
+	return append(validatingPolicy(p, old), bareMetaUpdate(&p.ObjectMeta, &old.ObjectMeta)...)
 }
 
 func validatingPolicy(v, old *admissionregistrationv1.ValidatingAdmissionPolicy) field.ErrorList {
-	p := clusterMeta(&v.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(&v.ObjectMeta, false, apimachinery.NameIsDNSSubdomain)
 	s, path := &v.Spec, field.NewPath("spec")
 	e := &expressions{problems: &p, params: s.ParamKind != nil}
 	same := false
@@ -225,7 +225,7 @@ func (e *expressions) annotations(path *field.Path, name string, list []admissio
 
 // ValidatingAdmissionPolicyStatusUpdate validates what type checking found.
 func ValidatingAdmissionPolicyStatusUpdate(v, old *admissionregistrationv1.ValidatingAdmissionPolicy) field.ErrorList {
-	p := metaUpdate(&v.ObjectMeta, &old.ObjectMeta)
+	p := problems{bareMetaUpdate(&v.ObjectMeta, &old.ObjectMeta)}
 	path := field.NewPath("status")
 	if t := v.Status.TypeChecking; t != nil {
 		for i, w := range t.ExpressionWarnings {
@@ -244,7 +244,7 @@ func ValidatingAdmissionPolicyStatusUpdate(v, old *admissionregistrationv1.Valid
 
 // ValidatingAdmissionPolicyBinding validates what a policy is bound to.
 func ValidatingAdmissionPolicyBinding(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
-	p := clusterMeta(&b.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(&b.ObjectMeta, false, apimachinery.NameIsDNSSubdomain)
 	path := field.NewPath("spec")
 	policyBinding(&p, path, b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources)
 	at, list := path.Child("validationActions"), b.Spec.ValidationActions
@@ -267,7 +267,7 @@ func ValidatingAdmissionPolicyBinding(b *admissionregistrationv1.ValidatingAdmis
 
 // ValidatingAdmissionPolicyBindingUpdate validates a change of a binding.
 func ValidatingAdmissionPolicyBindingUpdate(b, old *admissionregistrationv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
-	return append(ValidatingAdmissionPolicyBinding(b), metaUpdate(&b.ObjectMeta, &old.ObjectMeta).list...)
+	return append(ValidatingAdmissionPolicyBinding(b), bareMetaUpdate(&b.ObjectMeta, &old.ObjectMeta)...)
 }
 
 func policyBinding(p *problems, path *field.Path, policy string, ref *admissionregistrationv1.ParamRef, match *admissionregistrationv1.MatchResources) {

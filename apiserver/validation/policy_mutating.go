@@ -14,11 +14,11 @@ func MutatingAdmissionPolicy(p *admissionregistrationv1.MutatingAdmissionPolicy)
 
 // MutatingAdmissionPolicyUpdate validates a change of such a policy.
 func MutatingAdmissionPolicyUpdate(p, old *admissionregistrationv1.MutatingAdmissionPolicy) field.ErrorList {
-	return append(mutatingPolicy(p, old), metaUpdate(&p.ObjectMeta, &old.ObjectMeta).list...)
+	return append(mutatingPolicy(p, old), bareMetaUpdate(&p.ObjectMeta, &old.ObjectMeta)...)
 }
 
 func mutatingPolicy(m, old *admissionregistrationv1.MutatingAdmissionPolicy) field.ErrorList {
-	p := clusterMeta(&m.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(&m.ObjectMeta, false, apimachinery.NameIsDNSSubdomain)
 	s, path := &m.Spec, field.NewPath("spec")
 	e := &expressions{problems: &p, params: s.ParamKind != nil}
 	same := false
@@ -93,7 +93,7 @@ func (e *expressions) mutation(at *field.Path, m *admissionregistrationv1.Mutati
 
 // MutatingAdmissionPolicyBinding validates what such a policy is bound to.
 func MutatingAdmissionPolicyBinding(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) field.ErrorList {
-	p := clusterMeta(&b.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(&b.ObjectMeta, false, apimachinery.NameIsDNSSubdomain)
 	path := field.NewPath("spec")
 	policyBinding(&p, path, b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources)
 	changes(&p, path.Child("matchResources"), b.Spec.MatchResources)
@@ -102,5 +102,5 @@ func MutatingAdmissionPolicyBinding(b *admissionregistrationv1.MutatingAdmission
 
 // MutatingAdmissionPolicyBindingUpdate validates a change of a binding.
 func MutatingAdmissionPolicyBindingUpdate(b, old *admissionregistrationv1.MutatingAdmissionPolicyBinding) field.ErrorList {
-	return append(MutatingAdmissionPolicyBinding(b), metaUpdate(&b.ObjectMeta, &old.ObjectMeta).list...)
+	return append(MutatingAdmissionPolicyBinding(b), bareMetaUpdate(&b.ObjectMeta, &old.ObjectMeta)...)
 }

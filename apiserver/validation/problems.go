@@ -11,7 +11,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
@@ -67,6 +69,13 @@ func (p *problems) nonNegative(path *field.Path, value int64) {
 	p.list = append(p.list, apimachinery.ValidateNonnegativeField(value, path)...)
 }
 
+// moreThanZero is positive in the words that some fields have for it.
+func (p *problems) moreThanZero(path *field.Path, value int64) {
+	if value <= 0 {
+		p.add(field.Invalid(path, value, "must be greater than zero"))
+	}
+}
+
 func (p *problems) positive(path *field.Path, value int64) {
 	if value <= 0 {
 		p.add(field.Invalid(path, value, "must be greater than 0"))
@@ -117,17 +126,57 @@ func deref[T any](v *T) T {
 
 // meta validates the metadata of a namespaced object.
 func meta(m *metav1.ObjectMeta, rule apimachinery.ValidateNameFunc) problems {
-	return problems{apimachinery.ValidateObjectMeta(m, true, rule, field.NewPath("metadata"))}
+	return problems{Meta(m, true, rule)}
 }
 
 // clusterMeta validates the metadata of a cluster-wide object.
 func clusterMeta(m *metav1.ObjectMeta, rule apimachinery.ValidateNameFunc) problems {
-	return problems{apimachinery.ValidateObjectMeta(m, false, rule, field.NewPath("metadata"))}
+	return problems{Meta(m, false, rule)}
+}
+
+// Meta validates metadata as upstream does for nearly all kinds: finalizers
+// without a prefix must be those that Kubernetes itself knows.
+func Meta(m *metav1.ObjectMeta, namespaced bool, rule apimachinery.ValidateNameFunc) field.ErrorList {
+	return append(apimachinery.ValidateObjectMeta(m, namespaced, rule, field.NewPath("metadata")), knownFinalizers(m)...)
+}
+
+// MetaUpdate validates what may become of metadata.
+func MetaUpdate(m, old *metav1.ObjectMeta) field.ErrorList {
+	return append(bareMetaUpdate(m, old), knownFinalizers(m)...)
+}
+
+func knownFinalizers(m *metav1.ObjectMeta) (errs field.ErrorList) {
+	for i, f := range m.Finalizers {
+		errs = append(errs, KnownFinalizer(f, field.NewPath("metadata", "finalizers").Index(i))...)
+	}
+	return errs
+}
+
+// KnownFinalizer refuses a name without a prefix that is none of Kubernetes' own.
+func KnownFinalizer(f string, path *field.Path) field.ErrorList {
+	switch f {
+	case string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
+		return nil
+	}
+	if strings.Contains(f, "/") {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, f, "name is neither a standard finalizer name nor is it fully qualified")}
+}
+
+// bareMeta and bareMetaUpdate lack the rule of finalizers: upstream does not
+// ask for it in some groups.
+func bareMeta(m *metav1.ObjectMeta, namespaced bool, rule apimachinery.ValidateNameFunc) problems {
+	return problems{apimachinery.ValidateObjectMeta(m, namespaced, rule, field.NewPath("metadata"))}
+}
+
+func bareMetaUpdate(m, old *metav1.ObjectMeta) field.ErrorList {
+	return apimachinery.ValidateObjectMetaUpdate(m, old, field.NewPath("metadata"))
 }
 
 // metaUpdate validates what may become of an object's metadata.
 func metaUpdate(m, old *metav1.ObjectMeta) problems {
-	return problems{apimachinery.ValidateObjectMetaUpdate(m, old, field.NewPath("metadata"))}
+	return problems{MetaUpdate(m, old)}
 }
 
 // pathSegment is the rule of names that may hold anything a URL path may.

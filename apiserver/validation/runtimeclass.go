@@ -10,7 +10,7 @@ import (
 
 // RuntimeClass validates a runtime class.
 func RuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
-	p := clusterMeta(&c.ObjectMeta, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(&c.ObjectMeta, false, apimachinery.NameIsDNSSubdomain)
 	p.requireFormat(field.NewPath("handler"), c.Handler, content.IsDNS1123Label)
 	pod := &podCheck{problems: &p, spec: &corev1.PodSpec{}}
 	if c.Overhead != nil {
@@ -37,7 +37,7 @@ func RuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
 // RuntimeClassUpdate validates a change of a runtime class; its handler stays.
 func RuntimeClassUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
 	p := problems{RuntimeClass(c)}
-	p.add(metaUpdate(&c.ObjectMeta, &old.ObjectMeta).list...)
+	p.add(bareMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)...)
 	p.fixed(field.NewPath("handler"), c.Handler, old.Handler)
 	return p.list
 }

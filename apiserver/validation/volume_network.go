@@ -93,7 +93,8 @@ func (c *podCheck) checkNetworkSources(s *sources, v *corev1.Volume) {
 			c.need(at.Child("secretRef"), "name", v.Cinder.SecretRef.Name)
 		}
 	})
-	s.one("cephfs", v.CephFS != nil, func(at *field.Path) {
+	s.one("cephFS", v.CephFS != nil, func(*field.Path) {
+		at := s.path.Child("cephfs") // upstream has it both ways
 		if len(v.CephFS.Monitors) == 0 {
 			c.required(at.Child("monitors"), "")
 		}

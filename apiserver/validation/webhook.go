@@ -62,7 +62,7 @@ func ValidatingWebhookConfiguration(c *admissionregistrationv1.ValidatingWebhook
 
 // ValidatingWebhookConfigurationUpdate validates a change of webhooks.
 func ValidatingWebhookConfigurationUpdate(c, old *admissionregistrationv1.ValidatingWebhookConfiguration) field.ErrorList {
-	return append(hooks(&c.ObjectMeta, validatingHooks(c), validatingHooks(old), false), metaUpdate(&c.ObjectMeta, &old.ObjectMeta).list...)
+	return append(hooks(&c.ObjectMeta, validatingHooks(c), validatingHooks(old), false), bareMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)...)
 }
 
 // MutatingWebhookConfiguration validates webhooks that change objects.
@@ -72,7 +72,7 @@ func MutatingWebhookConfiguration(c *admissionregistrationv1.MutatingWebhookConf
 
 // MutatingWebhookConfigurationUpdate validates a change of such webhooks.
 func MutatingWebhookConfigurationUpdate(c, old *admissionregistrationv1.MutatingWebhookConfiguration) field.ErrorList {
-	return append(hooks(&c.ObjectMeta, mutatingHooks(c), mutatingHooks(old), false), metaUpdate(&c.ObjectMeta, &old.ObjectMeta).list...)
+	return append(hooks(&c.ObjectMeta, mutatingHooks(c), mutatingHooks(old), false), bareMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)...)
 }
 
 // hookCheck is what webhooks are held against; older ones may have had what is
@@ -93,7 +93,7 @@ func quietEffects() []admissionregistrationv1.SideEffectClass {
 }
 
 func hooks(m *metav1.ObjectMeta, now, before []hook, isNew bool) field.ErrorList {
-	p := clusterMeta(m, apimachinery.NameIsDNSSubdomain)
+	p := bareMeta(m, false, apimachinery.NameIsDNSSubdomain)
 	c := &hookCheck{problems: &p, exprs: &expressions{problems: &p}}
 	if !isNew {
 		c.tolerate(now, before)
