@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/hashicorp/memberlist"
 
@@ -42,7 +43,8 @@ func decodeMeta(n *memberlist.Node) (Member, error) {
 	if err := json.Unmarshal(n.Meta, &m); err != nil {
 		return Member{}, fmt.Errorf("decode metadata of %s: %w", n.Name, err)
 	}
-	if m.ServerID == "" || len(m.Addresses) == 0 || m.Boot == "" {
+	invalid := func(a netip.Addr) bool { return !a.IsValid() }
+	if m.ServerID == "" || len(m.Addresses) == 0 || m.Boot == "" || slices.ContainsFunc(m.Addresses, invalid) {
 		return Member{}, errors.New("metadata of " + n.Name + " is not a peer's")
 	}
 	return Member{
