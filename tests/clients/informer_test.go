@@ -24,7 +24,7 @@ type seen struct {
 
 func (s *seen) set(o any, new bool) {
 	cm, ok := o.(*corev1.ConfigMap)
-	if !ok {
+	if !ok || cm.Name == "kube-root-ca.crt" { // a controller's
 		return
 	}
 	s.mu.Lock()

@@ -92,7 +92,10 @@ func (m *mesh) add(verb string, args ...string) {
 }
 
 // stop and start are what an operator does to one peer.
-func (m *mesh) stop(p *peer) { m.Helper(); m.run("", "stop", "--data-dir", filepath.Join(p.dir, "data")) }
+func (m *mesh) stop(p *peer) {
+	m.Helper()
+	m.run("", "stop", "--data-dir", filepath.Join(p.dir, "data"))
+}
 
 func (m *mesh) start(p *peer) {
 	m.Helper()
