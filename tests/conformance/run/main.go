@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -58,7 +59,7 @@ func parse() config {
 	flag.IntVar(&c.procs, "procs", 1, "how many tests run at a time, apart from serial ones")
 	flag.DurationVar(&c.timeout, "timeout", 2*time.Hour, "for all tests of one SIG")
 	flag.StringVar(&c.kubeconfig, "kubeconfig", "", "administrator's kubeconfig of a mesh that exists, instead of a lab")
-	flag.StringVar(&c.labDir, "lab-dir", "", "directory of the lab (default OUT/lab)")
+	flag.StringVar(&c.labDir, "lab-dir", "", "directory of the lab (default OUT/lab, or one below /tmp where that path is too long for sockets)")
 	flag.BoolVar(&c.keep, "keep", false, "leave the lab as it is at the end; the next run goes on with it")
 	flag.BoolVar(&c.spread, "spread", false, "lead the suite's connections to all peers in turn")
 	flag.DurationVar(&c.killLeader, "kill-leader", 0, "kill the peer that leads the store at this interval, and start it again")
@@ -79,7 +80,7 @@ func run(ctx context.Context, c config) error {
 		}
 	}
 	if c.labDir == "" {
-		c.labDir = filepath.Join(c.out, "lab")
+		c.labDir = labDir(c.out)
 	}
 	begin := time.Now()
 	var k *killer
@@ -126,6 +127,16 @@ func run(ctx context.Context, c config) error {
 		return errors.New("not all tests passed")
 	}
 	return nil
+}
+
+// labDir is the default directory of the lab. The path of a peer's state is at
+// most 40 bytes long, for the sockets in it.
+func labDir(out string) string {
+	dir := filepath.Join(out, "lab")
+	if len(dir)+len("/p1/run") > 40 {
+		return filepath.Join(os.TempDir(), fmt.Sprintf("conformance-%08x", crc32.ChecksumIEEE([]byte(out))))
+	}
+	return dir
 }
 
 // lab makes the lab with all that the suite needs there.

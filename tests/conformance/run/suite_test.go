@@ -57,3 +57,14 @@ func TestWhatDidNotRunHasNotPassed(t *testing.T) {
 		t.Errorf("got %+v", s.total)
 	}
 }
+
+func TestPathsInTheLabAreShortEnoughForSockets(t *testing.T) {
+	for _, out := range []string{"/src/build/conformance", "/home/somebody/a/deep/path/to/skein/build/conformance"} {
+		if got := labDir(out) + "/p1/run"; len(got) > 40 {
+			t.Errorf("%s: the state of a peer is in %s", out, got)
+		}
+	}
+	if labDir("/home/a/long/path/of/one/checkout/build") == labDir("/home/a/long/path/of/another/checkout/build") {
+		t.Error("two checkouts share a lab")
+	}
+}
