@@ -39,7 +39,7 @@ type wantsQuota interface{ SetQuotaConfiguration(c quota.Configuration) }
 // the mutating rules run once more over what it made of it.
 func (s *Server) admission(cfg *genericapiserver.RecommendedConfig) (admission.Interface, error) {
 	chain := admission.NewChainHandler(
-		admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac}),
+		admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac, Resource: s.resourceOf}),
 		s.onDemand(cfg, func() (admission.Interface, error) { return mutatingpolicy.NewPlugin(nil) },
 			admissionGroup+"mutatingadmissionpolicies"),
 		s.onDemand(cfg, func() (admission.Interface, error) { return mutatingwebhook.NewMutatingWebhook(nil) },
@@ -197,4 +197,24 @@ func (o *onDemand) Validate(ctx context.Context, a admission.Attributes, i admis
 		return v.Validate(ctx, a, i)
 	}
 	return nil
+}
+
+// resourceOf names the resource of a kind that this server declares; those of
+// custom kinds and of other servers it does not know.
+func (s *Server) resourceOf(kind schema.GroupVersionKind) string {
+	for i := range s.cfg.Kinds {
+		k := &s.cfg.Kinds[i]
+		if k.Kind != kind.Kind {
+			continue
+		}
+		if k.Resource.GroupVersion() == kind.GroupVersion() {
+			return k.Resource.Resource
+		}
+		for _, v := range k.Versions {
+			if v.Resource.GroupVersion() == kind.GroupVersion() {
+				return v.Resource.Resource
+			}
+		}
+	}
+	return ""
 }

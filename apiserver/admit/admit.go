@@ -42,6 +42,9 @@ type Config struct {
 	Reader     Reader
 	Authorizer authorizer.Authorizer
 	RBAC       *authz.RBAC
+	// Resource is the plural name of a kind of the cluster's own; "" if it is
+	// not known.
+	Resource func(schema.GroupVersionKind) string
 }
 
 // Chain returns all rules.
@@ -62,6 +65,8 @@ func Chain(c Config) admission.Interface {
 		&rule{validate: c.attest, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: subject, on: create},
 		&rule{mutate: c.ingressClass, on: create},
+		&rule{validate: c.parameters, on: []admission.Operation{admission.Create, admission.Update}},
+		&rule{validate: c.deviceAdmin, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},
 	)
 }
