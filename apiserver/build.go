@@ -86,6 +86,7 @@ func (s *Server) build() error {
 		return fmt.Errorf("aggregator: %w", err)
 	}
 	s.publishAPI(cfg, kinds, crds)
+	shed(s.generic, crds.GenericAPIServer, kinds)
 	s.handler = roomy(s.front(s.generic.Handler))
 	return nil
 }
@@ -178,13 +179,16 @@ func (s *Server) install(g *genericapiserver.GenericAPIServer) error {
 		if err := g.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, core); err != nil {
 			return fmt.Errorf("install the core group: %w", err)
 		}
-		core.StaticOpenAPISpec = nil
+		core.StaticOpenAPISpec = nil // the library keeps it, and nobody reads it again
 		delete(groups, "")
 	}
 	// All at once: what field managers know of the types is built once for all.
 	named := slices.Collect(maps.Values(groups))
 	if err := g.InstallAPIGroups(named...); err != nil {
 		return fmt.Errorf("install groups: %w", err)
+	}
+	for _, info := range named {
+		info.StaticOpenAPISpec = nil
 	}
 	s.publishIssuer(g)
 	for _, h := range s.cfg.Handlers {

@@ -51,7 +51,9 @@ func (s *Server) buildExtensions(cfg *genericapiserver.RecommendedConfig, option
 				nil, nil, cfg.LoopbackClientConfig, noopoteltrace.NewTracerProvider()),
 		},
 	}
-	return crd.Complete().New(genericapiserver.NewEmptyDelegate())
+	server, err := crd.Complete().New(genericapiserver.NewEmptyDelegate())
+	c.OpenAPIV3Config.Definitions = nil // made again by who asks
+	return server, err
 }
 
 // customCodec is how custom resources are stored; apiextensions wraps it with
@@ -90,6 +92,7 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 	if err != nil {
 		return err
 	}
+	c.OpenAPIV3Config.Definitions = nil // made again by who asks
 	s.generic = prepared.GenericAPIServer
 	s.others = agg.GenericAPIServer.Handler.NonGoRestfulMux
 	return nil

@@ -48,6 +48,7 @@ func extensionTypes(scheme *runtime.Scheme, defs openapicommon.GetOpenAPIDefinit
 func (s *Server) publishAPI(c *genericapiserver.RecommendedConfig, kinds *genericapiserver.GenericAPIServer, crds *crdserver.CustomResourceDefinitions) {
 	namer := openapinamer.NewDefinitionNamer(s.scheme.External, crdserver.Scheme, aggscheme.Scheme)
 	v2 := genericapiserver.DefaultOpenAPIConfig(definitions, namer)
+	c.OpenAPIV3Config.Definitions = nil // the publisher makes them again while somebody asks
 	v2.Info.Title, v2.Info.Version = apiTitle, "v"+Version
 	c.OpenAPIV3Config.Info.Version = v2.Info.Version
 	var services []*restful.WebService

@@ -12,9 +12,11 @@ import (
 	"github.com/emicklei/go-restful/v3"
 	"github.com/munnerz/goautoneg"
 	"k8s.io/kube-openapi/pkg/builder3"
+	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/common/restfuladapter"
 	"k8s.io/kube-openapi/pkg/handler3"
 	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // document is what is served of one group version. The publisher's lock
@@ -35,7 +37,7 @@ func (p *Publisher) builtInLocked(name string) (*document, error) {
 	if d := p.docs[name]; d != nil {
 		return d, nil
 	}
-	doc, err := builder3.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices([]*restful.WebService{p.services[name]}), p.cfg.ConfigV3)
+	doc, err := builder3.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices([]*restful.WebService{p.services[name]}), p.describedLocked())
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +51,22 @@ func (p *Publisher) builtInLocked(name string) (*document, error) {
 	d := &document{hash: sum(raw), json: raw}
 	p.docs[name], p.hashes[name] = d, d.hash
 	return d, nil
+}
+
+// describedLocked is the configuration with the types, which are made once
+// for all documents.
+func (p *Publisher) describedLocked() *common.OpenAPIV3Config {
+	c := *p.cfg.ConfigV3
+	if c.Definitions == nil && p.types == nil {
+		p.types = c.GetDefinitions(func(name string) spec.Ref {
+			defined, _ := c.GetDefinitionName(name)
+			return spec.MustCreateRef("#/components/schemas/" + common.EscapeJsonPointer(defined))
+		})
+	}
+	if c.Definitions == nil {
+		c.Definitions = p.types
+	}
+	return &c
 }
 
 // groupVersion splits a document's name, such as api/v1 or apis/apps/v1.

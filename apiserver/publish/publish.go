@@ -33,7 +33,8 @@ const (
 type Config struct {
 	// Services are those of the kinds built in. They never change.
 	Services []*restful.WebService
-	// ConfigV2 and ConfigV3 say how their types are described.
+	// ConfigV2 and ConfigV3 say how their types are described. ConfigV3 need
+	// not hold the Definitions: they are made with GetDefinitions.
 	ConfigV2 *common.Config
 	ConfigV3 *common.OpenAPIV3Config
 	// CRDs returns all definitions of custom resources, read-only. The
@@ -55,6 +56,7 @@ type Publisher struct {
 	mu     sync.Mutex // guards the fields below
 	hashes map[string]string
 	docs   map[string]*document
+	types  map[string]common.OpenAPIDefinition // those of all documents
 	v2     http.Handler
 	v2For  string // the custom resources that v2 was built with
 	timer  *time.Timer
@@ -153,7 +155,7 @@ func (p *Publisher) dropLocked() {
 		p.timer = nil
 	}
 	clear(p.docs)
-	p.v2, p.v2For = nil, ""
+	p.types, p.v2, p.v2For = nil, nil, ""
 }
 
 // indexLocked is the list of group versions with their hashes.
