@@ -1,18 +1,14 @@
 package apiserver
 
 import (
-	"context"
+	"fmt"
+	"iter"
 	"reflect"
-	"strconv"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	kstorage "k8s.io/apiserver/pkg/storage"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/apps"
 	"k8s.io/client-go/informers/autoscaling"
@@ -30,7 +26,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"skein.dev/skein/api/store"
 	"skein.dev/skein/apiserver/registry"
+	"skein.dev/skein/apiserver/replica"
 )
 
 // Informers returns a factory whose informers of this server's kinds read the
@@ -64,7 +62,7 @@ func (f *factory) InformerFor(obj runtime.Object, make internalinterfaces.NewInf
 		return f.SharedInformerFactory.InformerFor(obj, make)
 	}
 	return f.SharedInformerFactory.InformerFor(obj, func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer {
-		return cache.NewSharedIndexInformer(f.server.listWatch(r), obj, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+		return f.server.hub.Informer(f.server.kind(r))
 	})
 }
 
@@ -112,49 +110,77 @@ func (f *factory) Scheduling() scheduling.Interface {
 // Storage is one of the groups.
 func (f *factory) Storage() storage.Interface { return storage.New(f, metav1.NamespaceAll, nil) }
 
-func (s *Server) listWatch(r *registry.Resource) cache.ListerWatcher {
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(_ context.Context, o metav1.ListOptions) (runtime.Object, error) { return s.list(r, o) },
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return s.watch(ctx, r, o)
-		},
+// ForResource implements informers.SharedInformerFactory.
+func (f *factory) ForResource(gvr schema.GroupVersionResource) (informers.GenericInformer, error) {
+	r := f.server.resources[gvr.Group+"/"+gvr.Resource]
+	if r == nil || r.Kind.Resource.Version != gvr.Version {
+		return f.SharedInformerFactory.ForResource(gvr)
 	}
-	return replicaListWatch{lw}
+	return ofReplica{f.InformerFor(r.Kind.New(), nil), gvr.GroupResource()}, nil
 }
 
-type replicaListWatch struct{ *cache.ListWatch }
+// ofReplica implements informers.GenericInformer.
+type ofReplica struct {
+	informer cache.SharedIndexInformer
+	resource schema.GroupResource
+}
 
-// IsWatchListSemanticsUnSupported tells the reflector to list: that costs
-// nothing here.
-func (replicaListWatch) IsWatchListSemanticsUnSupported() bool { return true }
+// Informer implements informers.GenericInformer.
+func (g ofReplica) Informer() cache.SharedIndexInformer { return g.informer }
 
-func (s *Server) list(r *registry.Resource, o metav1.ListOptions) (runtime.Object, error) {
-	view := s.cfg.Store.Local()
-	if rv := o.ResourceVersion; rv != "" && rv != "0" {
-		// A relist after a lost watch must not go back in time; it cannot,
-		// because the replica never does.
-		if want, err := r.Keep.Versioner().ParseResourceVersion(rv); err == nil && want > uint64(view.Revision()) {
-			return nil, kstorage.NewTooLargeResourceVersionError(want, uint64(view.Revision()), 1)
+// Lister implements informers.GenericInformer.
+func (g ofReplica) Lister() cache.GenericLister {
+	return cache.NewGenericLister(g.informer.GetIndexer(), g.resource)
+}
+
+// kind says where the objects of r are.
+func (s *Server) kind(r *registry.Resource) replica.Kind {
+	return replica.Kind{
+		Name: r.Kind.Resource.GroupResource().String(), Prefix: r.Keep.Keys(""),
+		Each: func(v store.View) iter.Seq[runtime.Object] { return r.Keep.Each(s.base, v, "") },
+		Told: func(e *store.Event) (runtime.Object, error) { return r.Keep.Told(s.base, e) },
+	}
+}
+
+// MetadataInformer returns an informer of the metadata of a kind, as
+// *metav1.PartialObjectMetadata whose first level is the reader's own; nil for
+// kinds that are not this server's own. It reads the replica as those of
+// [Server.Informers] do, and its user runs it.
+func (s *Server) MetadataInformer(gvr schema.GroupVersionResource) cache.SharedIndexInformer {
+	r := s.resources[gvr.Group+"/"+gvr.Resource]
+	if r == nil {
+		return nil
+	}
+	kind := s.kind(r)
+	each, told := kind.Each, kind.Told
+	meta := metav1.TypeMeta{APIVersion: gvr.GroupVersion().String(), Kind: r.Kind.Kind}
+	kind.Each = func(v store.View) iter.Seq[runtime.Object] {
+		return func(yield func(runtime.Object) bool) {
+			for obj := range each(v) {
+				if p, err := partial(obj, meta); err == nil && !yield(p) {
+					return
+				}
+			}
 		}
 	}
-	var all []runtime.Object
-	for obj := range r.Keep.Each(s.base, view, "") {
-		all = append(all, obj)
+	kind.Told = func(e *store.Event) (runtime.Object, error) {
+		obj, err := told(e)
+		if err != nil {
+			return nil, err
+		}
+		return partial(obj, meta)
 	}
-	list := &metav1.List{}
-	list.ResourceVersion = strconv.FormatInt(int64(view.Revision()), 10)
-	for _, obj := range all {
-		list.Items = append(list.Items, runtime.RawExtension{Object: obj})
-	}
-	return list, nil
+	return s.hub.Informer(kind)
 }
 
-func (s *Server) watch(ctx context.Context, r *registry.Resource, o metav1.ListOptions) (watch.Interface, error) {
-	if o.SendInitialEvents != nil && *o.SendInitialEvents {
-		return nil, apierrors.NewInvalid(r.Kind.Resource.GroupVersion().WithKind(r.Kind.Kind).GroupKind(), "", nil)
+func partial(obj runtime.Object, t metav1.TypeMeta) (runtime.Object, error) {
+	a, ok := obj.(metav1.ObjectMetaAccessor)
+	if !ok {
+		return nil, fmt.Errorf("metadata of %T: it has none", obj)
 	}
-	pred := kstorage.SelectionPredicate{
-		Label: labels.Everything(), Field: fields.Everything(), GetAttrs: kstorage.DefaultClusterScopedAttr, AllowWatchBookmarks: true,
+	m, ok := a.GetObjectMeta().(*metav1.ObjectMeta)
+	if !ok {
+		return nil, fmt.Errorf("metadata of %T: it is of another form", obj)
 	}
-	return r.Keep.Follow(ctx, kstorage.ListOptions{ResourceVersion: o.ResourceVersion, Predicate: pred, Recursive: true})
+	return &metav1.PartialObjectMetadata{TypeMeta: t, ObjectMeta: *m}, nil
 }

@@ -24,6 +24,7 @@ import (
 	"skein.dev/skein/apiserver/authz"
 	"skein.dev/skein/apiserver/publish"
 	"skein.dev/skein/apiserver/registry"
+	"skein.dev/skein/apiserver/replica"
 )
 
 // shutdownGrace is how long requests under way may take when the server stops.
@@ -34,6 +35,7 @@ type Server struct {
 	cfg       Config
 	scheme    *registry.Scheme
 	resources map[string]*registry.Resource // by "group/resource"
+	hub       *replica.Hub                  // reads the store for all informers
 	generic   *genericapiserver.GenericAPIServer
 	handler   http.Handler // the whole chain
 	short     shortcut
@@ -67,6 +69,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, resources: map[string]*registry.Resource{}, loaded: map[string][]byte{}, policed: make(chan struct{})}
+	s.hub = replica.NewHub(cfg.Store, registry.Root+"/", cfg.Log)
 	s.base, s.endBase = context.WithCancel(rootContext())
 	s.serving, s.endServing = context.WithCancel(s.base)
 	if err := s.build(); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/api/member"
@@ -28,6 +29,9 @@ type Config struct {
 	// Metadata reaches objects of every kind, for namespace deletion and
 	// garbage collection; nil leaves these two out.
 	Metadata metadata.Interface
+	// Monitor returns an informer of the metadata of a kind, which its user
+	// runs; nil, or where it returns nil: Metadata is watched.
+	Monitor func(schema.GroupVersionResource) cache.SharedIndexInformer
 	// RootCA is the PEM bundle published as kube-root-ca.crt in every
 	// namespace; empty: not published.
 	RootCA []byte

@@ -100,7 +100,7 @@ func (c *Config) makers() []maker {
 	if c.Metadata != nil {
 		all = append(all,
 			maker{"namespace-controller", "", func() (run.Controller, error) { return namespace.New(kit, c.Metadata) }},
-			maker{"garbage-collector-controller", "", func() (run.Controller, error) { return gc.New(kit, c.Metadata) }},
+			maker{"garbage-collector-controller", "", func() (run.Controller, error) { return gc.New(kit, c.Metadata, c.Monitor) }},
 		)
 	}
 	return all

@@ -353,7 +353,7 @@ func (p *peer) makeControllers(ctx context.Context) error {
 	}
 	p.control, err = controllers.New(controllers.Config{
 		Selection: selection, ClientCA: p.authority(identity.Clients), ServingCA: p.authority(identity.Serving),
-		Kit: kit, Members: p.pool, Metadata: meta, RootCA: p.keyring.CAPEM(identity.Serving),
+		Kit: kit, Members: p.pool, Metadata: meta, Monitor: p.api.MetadataInformer, RootCA: p.keyring.CAPEM(identity.Serving),
 		Serves: p.api.Serves, MinRevision: p.assignedAt, MintToken: p.api.MintToken,
 	})
 	return err

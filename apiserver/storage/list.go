@@ -230,6 +230,23 @@ func (s *Storage) Peek(ctx context.Context, view store.View, namespace, name str
 	return s.coder.Load().object(ctx, e)
 }
 
+// Told is the object that a change has left or, when the change deleted it, as
+// it was then with the revision of its end: shared and read-only.
+func (s *Storage) Told(ctx context.Context, e *store.Event) (runtime.Object, error) {
+	c := s.coder.Load()
+	ch, err := s.change(ctx, c, e)
+	if err != nil {
+		return nil, err
+	}
+	told := ch.now
+	if told == nil {
+		if told, err = ch.before(ctx, c, e); err != nil {
+			return nil, err
+		}
+	}
+	return told.obj, nil
+}
+
 // Each yields the objects of view in namespace, all if it is empty, shared
 // and read-only. Those that cannot be read are left out and logged.
 func (s *Storage) Each(ctx context.Context, view store.View, namespace string) iter.Seq[runtime.Object] {

@@ -31,16 +31,6 @@ const (
 
 // Watch implements storage.Interface.
 func (s *Storage) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
-	return s.watch(ctx, key, opts, false)
-}
-
-// Follow watches all objects like Watch, but delivers the very objects that
-// all readers share: read-only, for readers in this process.
-func (s *Storage) Follow(ctx context.Context, opts storage.ListOptions) (watch.Interface, error) {
-	return s.watch(ctx, s.prefix, opts, true)
-}
-
-func (s *Storage) watch(ctx context.Context, key string, opts storage.ListOptions, inside bool) (watch.Interface, error) {
 	prefix, err := s.key(key, opts.Recursive)
 	if err != nil {
 		return nil, err
@@ -50,7 +40,7 @@ func (s *Storage) watch(ctx context.Context, key string, opts storage.ListOption
 		return nil, apierrors.NewBadRequest("invalid resource version: " + err.Error())
 	}
 	w := &watcher{
-		s: s, prefix: prefix, opts: opts, coder: s.coder.Load(), inside: inside,
+		s: s, prefix: prefix, opts: opts, coder: s.coder.Load(),
 		all: opts.Predicate.Empty(), out: make(chan watch.Event, watchBuffer),
 	}
 	initial := rev == 0
@@ -119,7 +109,6 @@ type watcher struct {
 	opts    storage.ListOptions
 	coder   *coder
 	all     bool // the predicate accepts everything
-	inside  bool // deliver shared objects as they are
 	initial store.View
 	cursor  store.Watch
 	seen    store.Revision // everything up to it has been delivered
@@ -263,10 +252,7 @@ func (w *watcher) matches(obj runtime.Object) bool {
 }
 
 func (w *watcher) dress(o *shared) runtime.Object {
-	switch {
-	case w.inside:
-		return o.obj
-	case w.s.bare:
+	if w.s.bare {
 		return o.obj.DeepCopyObject()
 	}
 	return o

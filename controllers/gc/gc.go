@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/controllers/run"
@@ -28,6 +29,7 @@ type keyUID = types.UID
 type Controller struct {
 	kit      component.Kit
 	metadata metadata.Interface
+	monitor  func(schema.GroupVersionResource) cache.SharedIndexInformer // may be nil
 
 	mu     sync.Mutex // guards the fields below
 	graph  *graph
@@ -39,12 +41,14 @@ type Controller struct {
 // maxAbsent bounds the memory of absent owners.
 const maxAbsent = 5000
 
-// New makes the collector; md reaches the objects of every kind.
-func New(kit component.Kit, md metadata.Interface) (run.Controller, error) {
+// New makes the collector; md reaches the objects of every kind. monitor may
+// give cheaper informers of their metadata than watches of md, for some kinds
+// or, if it is nil, for none.
+func New(kit component.Kit, md metadata.Interface, monitor func(schema.GroupVersionResource) cache.SharedIndexInformer) (run.Controller, error) {
 	if md == nil {
 		return run.Controller{}, errors.New("garbage collector: a metadata client is required")
 	}
-	c := &Controller{kit: kit, metadata: md}
+	c := &Controller{kit: kit, metadata: md, monitor: monitor}
 	c.reset()
 	return run.Controller{
 		Name:      "garbage-collector-controller",

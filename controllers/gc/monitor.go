@@ -86,7 +86,7 @@ func (m *monitors) sync(ctx context.Context) error {
 }
 
 func (m *monitors) start(ctx context.Context, gvr schema.GroupVersionResource) error {
-	inf := metadatainformer.NewFilteredMetadataInformer(m.c.metadata, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+	inf := m.c.informer(gvr)
 	if err := inf.SetTransform(strip); err != nil {
 		return fmt.Errorf("monitor %s: %w", gvr.GroupResource(), err)
 	}
@@ -121,6 +121,16 @@ func (m *monitors) start(ctx context.Context, gvr schema.GroupVersionResource) e
 	m.runs[gvr] = &monitor{cancel: cancel, synced: reg}
 	m.wg.Go(func() { inf.RunWithContext(ctx) })
 	return nil
+}
+
+// informer is of the metadata of one kind.
+func (c *Controller) informer(gvr schema.GroupVersionResource) cache.SharedIndexInformer {
+	if c.monitor != nil {
+		if inf := c.monitor(gvr); inf != nil {
+			return inf
+		}
+	}
+	return metadatainformer.NewFilteredMetadataInformer(c.metadata, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
 }
 
 func (m *monitors) look(uids []keyUID) {
