@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
-	"time"
 
 	"skein.dev/skein/api/role"
 	"skein.dev/skein/api/status"
@@ -40,8 +38,8 @@ func (p *peer) parts() []Part {
 		parts = append(parts, Part{Name: "controllers", Run: p.allowed(p.runner(role.Controllers, p.control.Run).Run), Restart: true})
 	}
 	return append(parts,
-		Part{Name: "trim", Run: trim, Restart: true}, // what starting took goes back to the system
-		Part{Name: "goodbye", Run: p.sayGoodbye},     // while the others can still hear it
+		Part{Name: "ease", Run: ease(p.log), Restart: true}, // after the start: what that took goes back to the system
+		Part{Name: "goodbye", Run: p.sayGoodbye},            // while the others can still hear it
 	)
 }
 
@@ -64,20 +62,6 @@ func (p *peer) allowed(run func(context.Context) error) func(context.Context) er
 		}
 		return run(ctx)
 	}
-}
-
-// trimAfter is when a peer that has started is at rest.
-const trimAfter = 15 * time.Second
-
-// trim returns the memory that starting took to the system, once. A heap at
-// rest grows so slowly that the collector would keep it for hours: it is a
-// fifth of an idle peer's anonymous memory.
-func trim(ctx context.Context) error {
-	if pause(ctx, trimAfter) == nil {
-		debug.FreeOSMemory()
-	}
-	<-ctx.Done()
-	return nil
 }
 
 func (p *peer) runInformers(ctx context.Context) error {

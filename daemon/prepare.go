@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -66,7 +68,7 @@ func Prepare(ctx context.Context, c Config, exe string) (*Launch, error) {
 			StateDir: c.StateDir,
 			Daemon: guard.Command{
 				Path: exe, Argv: []string{"skein", "daemon", "--data-dir", c.DataDir},
-				Env: os.Environ(), Log: filepath.Join(c.DataDir, LogFile), Cgroup: c.CgroupParent + "/daemon",
+				Env: unprofiled(os.Environ()), Log: filepath.Join(c.DataDir, LogFile), Cgroup: c.CgroupParent + "/daemon",
 			},
 			Listen: net.JoinHostPort("", strconv.Itoa(c.GuardPort)),
 			Cert:   keys.Path(identity.UsePeer), Key: keys.Path(identity.UsePeer), Pool: keys.CAPath(identity.Peers),
@@ -90,6 +92,25 @@ func Prepare(ctx context.Context, c Config, exe string) (*Launch, error) {
 		}
 	}
 	return l, nil
+}
+
+// unprofiled is env with heap profiling off, unless it says something of
+// that: the runtime keeps a table of 1.5 MiB for it from the first allocations
+// on, and a daemon serves no profiles.
+func unprofiled(env []string) []string {
+	const debug, off = "GODEBUG=", "memprofilerate=0"
+	out := slices.Clone(env)
+	for i, e := range out {
+		if rest, ok := strings.CutPrefix(e, debug); ok {
+			if rest != "" && !strings.Contains(rest, "memprofilerate=") {
+				out[i] = debug + rest + "," + off
+			} else if rest == "" {
+				out[i] = debug + off
+			}
+			return out
+		}
+	}
+	return append(out, debug+off)
 }
 
 // newEngine is the peer's container engine; log may be nil.

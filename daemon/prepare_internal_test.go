@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"skein.dev/skein/engine/programs"
@@ -27,5 +28,20 @@ func TestTheGuardIsToldWhereTheIncarnationIs(t *testing.T) {
 	}
 	if want := filepath.Join(c.StateDir, incarnationFile); l.Config.Incarnation != want {
 		t.Errorf("guard reads the incarnation from %q, want %q, where the daemon writes it", l.Config.Incarnation, want)
+	}
+}
+
+func TestADaemonIsNotProfiledUnlessAskedTo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ env, want []string }{
+		"nothing said":         {[]string{"A=b"}, []string{"A=b", "GODEBUG=memprofilerate=0"}},
+		"said empty":           {[]string{"GODEBUG="}, []string{"GODEBUG=memprofilerate=0"}},
+		"something else said":  {[]string{"GODEBUG=gctrace=1", "A=b"}, []string{"GODEBUG=gctrace=1,memprofilerate=0", "A=b"}},
+		"profiling asked for":  {[]string{"GODEBUG=memprofilerate=1"}, []string{"GODEBUG=memprofilerate=1"}},
+		"no environment given": {nil, []string{"GODEBUG=memprofilerate=0"}},
+	} {
+		if got := unprofiled(c.env); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
 	}
 }
