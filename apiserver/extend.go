@@ -52,7 +52,7 @@ func (s *Server) buildExtensions(cfg *genericapiserver.RecommendedConfig, option
 		},
 	}
 	server, err := crd.Complete().New(genericapiserver.NewEmptyDelegate())
-	c.OpenAPIV3Config.Definitions = nil // made again by who asks
+	forgetTypes(c.OpenAPIV3Config)
 	return server, err
 }
 
@@ -92,7 +92,7 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 	if err != nil {
 		return err
 	}
-	c.OpenAPIV3Config.Definitions = nil // made again by who asks
+	forgetTypes(c.OpenAPIV3Config)
 	s.generic = prepared.GenericAPIServer
 	s.others = agg.GenericAPIServer.Handler.NonGoRestfulMux
 	return nil

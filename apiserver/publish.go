@@ -38,6 +38,13 @@ func (s *Server) describe(c *genericapiserver.RecommendedConfig) {
 	c.OpenAPIV3Config.Info.Title = apiTitle
 }
 
+// forgetTypes drops the types that c holds: who asks for them again makes them
+// with GetDefinitions. The library's builder leaves a function in c that holds
+// the builder and all it has made; it puts another there when it needs one.
+func forgetTypes(c *openapicommon.OpenAPIV3Config) {
+	c.Definitions, c.GetOperationIDAndTagsFromRoute = nil, nil
+}
+
 // extensionTypes are those that one server of the chain has itself.
 func extensionTypes(scheme *runtime.Scheme, defs openapicommon.GetOpenAPIDefinitions) *openapicommon.OpenAPIV3Config {
 	return genericapiserver.DefaultOpenAPIV3Config(defs, openapinamer.NewDefinitionNamer(scheme))
@@ -48,7 +55,7 @@ func extensionTypes(scheme *runtime.Scheme, defs openapicommon.GetOpenAPIDefinit
 func (s *Server) publishAPI(c *genericapiserver.RecommendedConfig, kinds *genericapiserver.GenericAPIServer, crds *crdserver.CustomResourceDefinitions) {
 	namer := openapinamer.NewDefinitionNamer(s.scheme.External, crdserver.Scheme, aggscheme.Scheme)
 	v2 := genericapiserver.DefaultOpenAPIConfig(definitions, namer)
-	c.OpenAPIV3Config.Definitions = nil // the publisher makes them again while somebody asks
+	forgetTypes(c.OpenAPIV3Config) // the publisher makes them again while somebody asks
 	v2.Info.Title, v2.Info.Version = apiTitle, "v"+Version
 	c.OpenAPIV3Config.Info.Version = v2.Info.Version
 	var services []*restful.WebService

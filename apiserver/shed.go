@@ -66,6 +66,6 @@ func shareParameters(r *restful.Route, known map[described]*restful.Parameter) {
 func dropExpression(r *restful.Route) {
 	field := reflect.ValueOf(r).Elem().FieldByName("pathExpr")
 	if field.IsValid() && field.Kind() == reflect.Pointer {
-		reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().SetZero() //nolint:gosec // the field is private
+		reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().SetZero()
 	}
 }
