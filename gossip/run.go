@@ -64,6 +64,7 @@ func (p *Pool) settings(tr *transport) *memberlist.Config {
 	c.SuspicionMult = 2
 	c.SuspicionMaxTimeoutMult = 1
 	c.AwarenessMaxMultiplier = 3
+	c.EnableCompression = false // a packet has some hundred bytes, and each would cost a table of 64 KiB
 	c.PushPullInterval = 30 * time.Second
 	c.DeadNodeReclaimTime = time.Second // a peer may come back with another address
 	c.Delegate = delegate{p}
