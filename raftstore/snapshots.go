@@ -3,7 +3,10 @@ package raftstore
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // trailingBytes of log stay behind a snapshot, so that a peer that was away
@@ -35,9 +38,10 @@ func (s *Store) snapshots(ctx context.Context) {
 func (s *Store) Snapshot() error {
 	entries, size := s.disk.entries.Load(), s.disk.bytes.Load()
 	if entries > 0 {
-		rc := s.raft.ReloadableConfig()
-		rc.TrailingLogs = min(10_240, max(64, trailingBytes*entries/max(size, 1)))
-		if err := s.raft.ReloadConfig(rc); err != nil {
+		err := s.reload(func(rc *raft.ReloadableConfig) {
+			rc.TrailingLogs = min(10_240, max(64, trailingBytes*entries/max(size, 1)))
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -50,3 +54,15 @@ func (s *Store) Snapshot() error {
 }
 
 func appendUint64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+
+// reload changes what raft may be told while it runs.
+func (s *Store) reload(change func(*raft.ReloadableConfig)) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	rc := s.raft.ReloadableConfig()
+	change(&rc)
+	if err := s.raft.ReloadConfig(rc); err != nil {
+		return fmt.Errorf("reload raft's configuration: %w", err)
+	}
+	return nil
+}

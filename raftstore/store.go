@@ -50,6 +50,8 @@ type Store struct {
 	observed chan raft.Observation
 	closed   chan struct{}
 	close    sync.Once
+
+	reloading sync.Mutex // one change of raft's configuration at a time
 }
 
 var _ store.Store = (*Store)(nil)
