@@ -157,7 +157,7 @@ func TestReportIsATableAndJSON(t *testing.T) {
 	r.add("up", "to Ready", 2.5, "s", "3")
 	r.note("alone")
 	var table, raw bytes.Buffer
-	if err := r.writeTable(&table); err != nil {
+	if err := r.writeTable(&table, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"to Ready", "2.50", "3", "alone", "load average"} {
@@ -171,5 +171,27 @@ func TestReportIsATableAndJSON(t *testing.T) {
 	var back report
 	if err := json.Unmarshal(raw.Bytes(), &back); err != nil || len(back.Figures) != 1 || back.Figures[0] != r.Figures[0] {
 		t.Errorf("got %+v, %v, want %+v", back, err, r.Figures)
+	}
+}
+
+func TestTheAgeOfAProcessIsFoundInTicksAfterBoot(t *testing.T) {
+	const stat = "5430 (a) b) S 1 2 3 4 5 6 7 8 9 10 1596 1599 0 0 20 0 9 0 571906 1 2"
+	if got, err := processAge(stat, "5720.06 9000.00\n"); err != nil || got.Round(time.Millisecond) != time.Second {
+		t.Errorf("got %v, %v, want 1s", got, err)
+	}
+	if _, err := processAge("1 (x) S 1", "1 2"); err == nil {
+		t.Error("got no error for too few fields")
+	}
+}
+
+func TestTheObjectOfAnEventIsKnownWithoutDecoding(t *testing.T) {
+	n, ok := watched([]byte(`{"type":"ADDED","object":{"metadata":{"name":"watched-17.x","namespace":"bench"}}}`))
+	if !ok || n != 17 {
+		t.Errorf("got %d, %t, want 17", n, ok)
+	}
+	for _, other := range []string{"", `{"type":"BOOKMARK"}`, `{"metadata":{"name":"m17"}}`, `{"metadata":{"name":"watched-x."}}`} {
+		if _, ok := watched([]byte(other)); ok {
+			t.Errorf("%q was taken for an event", other)
+		}
 	}
 }

@@ -21,6 +21,8 @@ const maxRequests = 2_000_000
 // loadOptions say what load to make.
 type loadOptions struct {
 	kind, kubeconfig, server, name string
+	namespace, accept              string
+	gzip                           bool
 	workers                        int
 	limit                          time.Duration
 	count                          int64
@@ -32,17 +34,20 @@ type request func(ctx context.Context, number int64) error
 func loadMain(ctx context.Context, args []string, out io.Writer) error {
 	var o loadOptions
 	fs := flag.NewFlagSet(loadCommand, flag.ContinueOnError)
-	fs.StringVar(&o.kind, "kind", "", "create, get, pod or dns")
+	fs.StringVar(&o.kind, "kind", "", "what to do: create, get, fill, list, watch, define, pod or dns")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "file with the API's address (default $KUBECONFIG)")
 	fs.StringVar(&o.server, "server", "", "address and port of the DNS server")
 	fs.StringVar(&o.name, "name", "", "name to ask for")
+	fs.StringVar(&o.namespace, "namespace", "bench", "where fill, list and watch work")
+	fs.StringVar(&o.accept, "accept", "application/json", "media type of list")
+	fs.BoolVar(&o.gzip, "gzip", false, "have lists compressed")
 	fs.IntVar(&o.workers, "workers", 1, "requests at a time")
 	fs.DurationVar(&o.limit, "limit", 10*time.Second, "how long")
 	fs.Int64Var(&o.count, "count", maxRequests, "how many at most")
 	if err := fs.Parse(args); err != nil {
 		return fmt.Errorf("parse flags: %w", err)
 	}
-	if o.workers < 1 || o.workers > 1024 || o.limit <= 0 || o.limit > 10*time.Minute || o.count < 1 || o.count > maxRequests {
+	if o.workers < 1 || o.workers > 4096 || o.limit <= 0 || o.limit > 10*time.Minute || o.count < 1 || o.count > maxRequests {
 		return errors.New("load: workers, limit or count is out of bounds")
 	}
 	res, err := o.run(ctx)
@@ -61,12 +66,20 @@ func (o loadOptions) run(ctx context.Context) (loadResult, error) {
 		return o.creates(ctx)
 	case "get":
 		return o.gets(ctx)
+	case "fill":
+		return o.fill(ctx)
+	case "list":
+		return o.lists(ctx)
+	case "watch":
+		return o.watches(ctx)
+	case "define":
+		return o.definitions(ctx)
 	case "pod":
 		return o.pods(ctx)
 	case "dns":
 		return o.queries(ctx)
 	}
-	return loadResult{}, fmt.Errorf("load of kind %q: want create, get, pod or dns", o.kind)
+	return loadResult{}, fmt.Errorf("load of kind %q: want create, get, fill, list, watch, define, pod or dns", o.kind)
 }
 
 // drive has each worker make requests one after the other until the time or

@@ -6,12 +6,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	typed "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -33,11 +34,7 @@ func (o loadOptions) creates(ctx context.Context) (loadResult, error) {
 	maps := c.CoreV1().ConfigMaps(ns.Name)
 	return o.drive(ctx, func(int) request {
 		return func(ctx context.Context, n int64) error {
-			_, err := maps.Create(ctx, &corev1.ConfigMap{
-				ObjectMeta: metav1.ObjectMeta{Name: "m" + strconv.FormatInt(n, 10)},
-				Data:       map[string]string{"payload": payload()},
-			}, metav1.CreateOptions{})
-			return err
+			return createMap(ctx, maps, "m"+strconv.FormatInt(n, 10))
 		}
 	}), nil
 }
@@ -67,17 +64,28 @@ func (o loadOptions) gets(ctx context.Context) (loadResult, error) {
 	return res, nil
 }
 
-func (o loadOptions) client() (*kubernetes.Clientset, error) {
-	path := o.kubeconfig
-	if path == "" {
-		path = os.Getenv("KUBECONFIG")
-	}
+func createMap(ctx context.Context, maps typed.ConfigMapInterface, name string) error {
+	_, err := maps.Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"payload": payload()},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+func configOf(path string) (*rest.Config, error) {
 	if path == "" {
 		return nil, errors.New("no kubeconfig is named")
 	}
 	cfg, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return cfg, nil
+}
+
+func (o loadOptions) client() (*kubernetes.Clientset, error) {
+	cfg, err := o.config()
+	if err != nil {
+		return nil, err
 	}
 	cfg.QPS = -1 // no limit of the client's own
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"

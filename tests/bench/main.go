@@ -28,7 +28,9 @@ type options struct {
 }
 
 // names are what -only takes, in the order of the run.
-func names() []string { return []string{"size", "up", "pod", "create", "get", "idle", "dns"} }
+func names() []string {
+	return []string{"size", "up", "ready", "pod", "create", "get", "list", "watch", "memory", "idle", "dns"}
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -52,13 +54,16 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("a lab needs root")
 	}
 	r := newReport()
+	r.Commit = commit(ctx)
 	b := &bench{options: o, report: r}
 	err = b.all(ctx)
 	r.finish()
+	old, oldErr := r.earlier(historyDir)
+	err = errors.Join(err, oldErr, r.save(historyDir))
 	if o.output == "json" {
 		return errors.Join(err, r.writeJSON(os.Stdout))
 	}
-	return errors.Join(err, r.writeTable(os.Stdout))
+	return errors.Join(err, r.writeTable(os.Stdout, old))
 }
 
 func parse(args []string) (options, error) {
@@ -105,8 +110,11 @@ func (b *bench) all(ctx context.Context) error {
 	if b.wants("size") {
 		errs = append(errs, b.sizes())
 	}
-	if b.wants("up", "pod", "create", "get") {
+	if b.wants("up", "ready", "pod", "create", "get") {
 		errs = append(errs, b.withLab(ctx, 1, b.onOne))
+	}
+	if b.wants("list", "watch", "memory") && ctx.Err() == nil { // full of objects: a lab of their own
+		errs = append(errs, b.withLab(ctx, 1, b.onFull))
 	}
 	if b.wants("idle", "dns", "create", "get") && ctx.Err() == nil {
 		errs = append(errs, b.withLab(ctx, 3, b.onThree))
@@ -123,6 +131,24 @@ func (b *bench) onOne(ctx context.Context, l *lab) error {
 		errs = append(errs, b.pods(ctx, l))
 	}
 	errs = append(errs, b.requests(ctx, l, "p1", "one peer"))
+	if b.wants("ready") && ctx.Err() == nil { // last: it stops the daemon
+		errs = append(errs, b.ready(ctx, l, "p1"))
+	}
+	return errors.Join(errs...)
+}
+
+// onFull measures a peer that holds objects; each step adds to what is there.
+func (b *bench) onFull(ctx context.Context, l *lab) error {
+	var errs []error
+	if b.wants("memory") {
+		errs = append(errs, b.memory(ctx, l, "of a new peer"))
+	}
+	if b.wants("list", "watch") {
+		errs = append(errs, b.lists(ctx, l))
+	}
+	if b.wants("memory") && ctx.Err() == nil {
+		errs = append(errs, b.fullMemory(ctx, l))
+	}
 	return errors.Join(errs...)
 }
 

@@ -70,12 +70,23 @@ func (b *bench) requests(ctx context.Context, l *lab, peer, role string) error {
 
 func (b *bench) load(ctx context.Context, l *lab, peer, kind, what string, workers int, goal string, more ...string) error {
 	args := append([]string{"-kind", kind, "-workers", strconv.Itoa(workers), "-limit", b.each.String()}, more...)
+	before, err := l.daemon(ctx, peer)
+	if err != nil {
+		return err
+	}
 	res, err := l.load(ctx, peer, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	after, err := l.daemon(ctx, peer)
+	if err != nil {
+		return err
+	}
 	b.report.add(kind, what, res.rate(), "/s", goal)
 	b.report.note("p50 %.2f ms, p99 %.2f ms, %d in %.1f s%s", res.P50, res.P99, res.Count, res.Seconds, failures(res))
+	if res.Count > 0 {
+		b.report.add(kind, what+": CPU of the daemon each", (after.cpu-before.cpu)*1e6/float64(res.Count), "µs", "")
+	}
 	return nil
 }
 

@@ -16,6 +16,8 @@ type loadResult struct {
 	// P50 and P99 are latencies of successes, in milliseconds.
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
+	// Bytes is the size of one answer, where that is of interest.
+	Bytes int64 `json:"bytes,omitempty"`
 	// Error is one of the errors, in words.
 	Error string `json:"error,omitempty"`
 }
