@@ -30,6 +30,7 @@ type Kubelet struct {
 	status  *statusWriter
 	node    *nodeKeeper
 	pulls   *puller
+	trust   *certificates
 
 	podLister     listers.PodLister
 	serviceLister listers.ServiceLister
@@ -66,8 +67,9 @@ func New(cfg Config) (*Kubelet, error) {
 	k.runtime = runtime
 	k.objects = &objects{client: cfg.Kit.Client}
 	k.node = newNodeKeeper(&k.cfg, runtime)
+	k.trust = newCertificates(&k.cfg, k.trustChanged)
 	k.volumes, err = volume.New(volume.Config{
-		Root: cfg.podsDir(), Objects: k.objects, Allocatable: k.node.allocatable, Log: k.log,
+		Root: cfg.podsDir(), Objects: k.objects, Certificates: k.trust, Allocatable: k.node.allocatable, Log: k.log,
 	})
 	if err != nil {
 		return nil, err
@@ -147,6 +149,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	wg.Go(func() { k.stream(ctx, events, state) })
 	wg.Go(func() { k.follow(ctx, events, state) })
 	wg.Go(func() { k.rotateLogs(ctx) })
+	wg.Go(func() { k.trust.run(ctx) })
 	<-ctx.Done()
 	k.mu.Lock()
 	k.begin = nil

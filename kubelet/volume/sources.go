@@ -121,9 +121,13 @@ func (s *Set) projected(ctx context.Context, pod *corev1.Pod, volume string, p *
 			var data []byte
 			data, again, err = s.token(ctx, pod, volume, src.ServiceAccountToken)
 			f = files{src.ServiceAccountToken.Path: tokenFile(pod, data, m)}
-			if !again.IsZero() && (next.IsZero() || again.Before(next)) {
-				next = again
-			}
+			next = earlier(next, again)
+		case src.ClusterTrustBundle != nil && s.cfg.Certificates != nil:
+			f, err = s.anchorsFile(ctx, pod, src.ClusterTrustBundle, m)
+		case src.PodCertificate != nil && s.cfg.Certificates != nil:
+			var again time.Time
+			f, again, err = s.certificateFiles(ctx, pod, volume, i, src.PodCertificate, m)
+			next = earlier(next, again)
 		default:
 			err = errors.New("this node does not know a source of the projected volume")
 		}

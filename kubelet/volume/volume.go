@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -34,6 +35,9 @@ type Config struct {
 	// Root holds a directory a pod, named by its UID.
 	Root    string
 	Objects Objects
+	// Certificates is for projections of trust bundles and pod certificates;
+	// without it the node does not know them.
+	Certificates Certificates
 	// Allocatable is the node's, for resourceFieldRef.
 	Allocatable func() corev1.ResourceList
 	Log         *slog.Logger
@@ -55,6 +59,7 @@ type Set struct {
 
 	mu     sync.Mutex // guards the fields below
 	tokens map[tokenKey]token
+	issues map[certKey]issue
 }
 
 // New returns the volumes under cfg.Root.
@@ -68,7 +73,7 @@ func New(cfg Config) (*Set, error) {
 	if cfg.Allocatable == nil {
 		cfg.Allocatable = func() corev1.ResourceList { return nil }
 	}
-	return &Set{cfg: cfg, tokens: map[tokenKey]token{}}, nil
+	return &Set{cfg: cfg, tokens: map[tokenKey]token{}, issues: map[certKey]issue{}}, nil
 }
 
 // PodDir is the directory of one pod.
@@ -91,11 +96,17 @@ func (s *Set) Ensure(ctx context.Context, pod *corev1.Pod) (map[string]Place, ti
 			return nil, time.Time{}, fmt.Errorf("MountVolume.SetUp failed for volume %q: %w", v.Name, err)
 		}
 		places[v.Name] = p
-		if !again.IsZero() && (next.IsZero() || again.Before(next)) {
-			next = again
-		}
+		next = earlier(next, again)
 	}
 	return places, next, nil
+}
+
+// earlier is the earlier of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (s *Set) ensure(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Place, time.Time, error) {
@@ -179,11 +190,8 @@ func (s *Set) Remove(uid types.UID) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k := range s.tokens {
-		if k.uid == uid {
-			delete(s.tokens, k)
-		}
-	}
+	maps.DeleteFunc(s.tokens, func(k tokenKey, _ token) bool { return k.uid == uid })
+	maps.DeleteFunc(s.issues, func(k certKey, _ issue) bool { return k.uid == uid })
 	return nil
 }
 
