@@ -53,7 +53,7 @@ func (w *worker) do(ctx context.Context, pod *corev1.Pod, a lifecycle.Action) (r
 	case lifecycle.Resize:
 		err = w.resize(ctx, pod, a)
 	case lifecycle.Cleanup:
-		err = w.cleanup(pod)
+		err = w.cleanup(ctx, pod)
 	default:
 		err = fmt.Errorf("unknown action %s", a.Op)
 	}
@@ -115,12 +115,12 @@ func (w *worker) ensureCgroup(pod *corev1.Pod, n spec.Node) error {
 }
 
 // cleanup undoes what the node has of the pod beside the runtime.
-func (w *worker) cleanup(pod *corev1.Pod) error {
+func (w *worker) cleanup(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.k.volumes.Remove(pod.UID); err != nil {
 		return err
 	}
 	if path, ok := w.k.cgroups.Pods()[string(pod.UID)]; ok {
-		if err := w.k.cgroups.Remove(path); err != nil {
+		if err := w.k.removeCgroup(ctx, path); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,11 @@
 package kubelet
 
 import (
+	"context"
+	"errors"
 	"path"
+	"syscall"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
@@ -52,4 +56,30 @@ func burstableCPU(pod *corev1.Pod) int64 {
 	}
 	r := resource.PodRequests(pod, resource.PodResourcesOptions{})
 	return r.Cpu().MilliValue()
+}
+
+// How long the last processes of a pod's cgroup are given to be gone.
+const (
+	cgroupWait = 2 * time.Second
+	cgroupLook = 20 * time.Millisecond
+)
+
+// removeCgroup removes the cgroup of a pod of which the runtime has nothing
+// any more. A process may still be ending there, or have been left by a call
+// to the runtime that was cut short: nobody else would ever end it.
+func (k *Kubelet) removeCgroup(ctx context.Context, path string) error {
+	err := k.cgroups.Remove(path)
+	for end := time.Now().Add(cgroupWait); errors.Is(err, syscall.EBUSY) && time.Now().Before(end); err = k.cgroups.Remove(path) {
+		if killErr := k.cgroups.Kill(path); killErr != nil {
+			return errors.Join(err, killErr)
+		}
+		t := time.NewTimer(cgroupLook)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
+	return err
 }

@@ -146,7 +146,7 @@ func (k *Kubelet) clearOrphans(ctx context.Context, held map[types.UID]*cri.Held
 		if known(types.UID(uid)) || held[types.UID(uid)] != nil {
 			continue
 		}
-		if err := k.cgroups.Remove(path); err != nil {
+		if err := k.removeCgroup(ctx, path); err != nil {
 			k.log.WarnContext(ctx, "orphaned pod cgroup not removed", "path", path, "err", err)
 		}
 	}

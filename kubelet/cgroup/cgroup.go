@@ -230,6 +230,41 @@ func (t *Tree) Remove(path string) error {
 	return errors.Join(errs...)
 }
 
+// Kill ends the processes in the cgroup at path and below it: what a runtime
+// has lost sight of would keep the cgroup, and with it the pod, for ever. It
+// does not wait for their end.
+func (t *Tree) Kill(path string) error {
+	if !t.inside(path) {
+		return fmt.Errorf("kill cgroup %s: not below %s", path, t.root)
+	}
+	var errs []error
+	for _, h := range t.hierarchies {
+		err := filepath.WalkDir(filepath.Join(h.dir, path), func(p string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(filepath.Join(p, "cgroup.procs"))
+			if err != nil {
+				return err
+			}
+			for f := range strings.FieldsSeq(string(b)) {
+				pid, err := strconv.Atoi(f)
+				if err != nil || pid <= 1 { // 0 is a process of another pid namespace
+					continue
+				}
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+					return fmt.Errorf("kill process %d: %w", pid, err)
+				}
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("kill cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeTree removes directories from the deepest up; control files go with
 // them.
 func removeTree(dir string) error {

@@ -1,10 +1,13 @@
 package cgroup_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"skein.dev/skein/kubelet/cgroup"
@@ -49,6 +52,27 @@ func TestPodCgroupIsMadeInEveryHierarchyAndRemoved(t *testing.T) {
 	}
 	if got := tree.Pods()["abc"]; got != pod {
 		t.Errorf("Pods() has %q, want %q", got, pod)
+	}
+	lost := exec.Command("sleep", "1000")
+	if err := lost.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		if err := os.WriteFile(filepath.Join(d, "cgroup.procs"), []byte(strconv.Itoa(lost.Process.Pid)), 0o600); err != nil {
+			t.Log("not moved into", d, err)
+		}
+	}
+	if err := tree.Remove(pod); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("removed a cgroup with a process in it: %v", err)
+	}
+	if err := tree.Kill(pod); err != nil {
+		t.Error(err)
+	}
+	if err := lost.Wait(); err == nil || lost.ProcessState.ExitCode() != -1 {
+		t.Errorf("the process was not killed: %v", err)
+	}
+	if err := tree.Kill("/somebody-else"); err == nil {
+		t.Error("killed outside its root")
 	}
 	if err := tree.Remove(pod); err != nil {
 		t.Error(err)
