@@ -56,3 +56,7 @@ func retry(failures int) time.Duration {
 	}
 	return min(d, 30*time.Second)
 }
+
+// replaceHold is for how long the end of a container that is replaced by a
+// changed one may go untold.
+const replaceHold = time.Second

@@ -143,6 +143,7 @@ func (m *Machine) Plan(in Input, now time.Time) Plan {
 		v.planRunning()
 	}
 	v.plan.Status = v.status()
+	v.hold()
 	return v.plan
 }
 

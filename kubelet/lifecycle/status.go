@@ -281,3 +281,29 @@ func (v *view) terminated(c *Container) *corev1.ContainerStateTerminated {
 		StartedAt: stamp(c.StartedAt), FinishedAt: stamp(c.FinishedAt),
 	}
 }
+
+// hold delays the status while a container that was ended for its new
+// definition is not running again: readers would see it unready for the few
+// milliseconds that its successor needs. What takes longer than a moment is
+// told, and so is everything once the pod goes away.
+func (v *view) hold() {
+	if v.terminating || v.ended() {
+		return
+	}
+	for i := range v.pod.Spec.Containers {
+		s := &v.pod.Spec.Containers[i]
+		old := v.latest[s.Name]
+		if old != nil && old.State == Created {
+			old = v.previous[s.Name]
+		}
+		if old == nil || old.State != Exited || old.Hash == "" || old.Hash == Hash(s) || v.m.waiting[s.Name] != nil {
+			continue
+		}
+		if until := old.FinishedAt.Add(replaceHold); v.now.Before(until) {
+			if until.After(v.plan.Hold) {
+				v.plan.Hold = until
+			}
+			v.wake(until)
+		}
+	}
+}

@@ -168,6 +168,9 @@ type Plan struct {
 	// Wake is when to plan again although nothing happened; zero means only
 	// when something does.
 	Wake time.Time
+	// Hold is until when the status need not be told: a container is being
+	// replaced, and told now it would only flicker. Zero means at once.
+	Hold time.Time
 	// Stopped means that nothing of the pod runs and nothing will.
 	Stopped bool
 	// Clean means that nothing of a terminating pod is left on this node:
