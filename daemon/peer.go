@@ -30,6 +30,7 @@ import (
 	"skein.dev/skein/kubelet"
 	"skein.dev/skein/link"
 	"skein.dev/skein/network"
+	"skein.dev/skein/network/lb"
 	"skein.dev/skein/network/nft"
 	"skein.dev/skein/proxy"
 	"skein.dev/skein/raftstore"
@@ -64,6 +65,7 @@ type peer struct {
 	proxy      *proxy.Proxy
 	dns        *dnsaddon.DNS
 	kubelet    *kubelet.Kubelet
+	hostPorts  lb.Feed // from kubelet to proxy
 	sched      *sched.Scheduler
 	control    *controllers.Controllers
 }
@@ -280,7 +282,7 @@ func (p *peer) makeNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.proxy, err = proxy.New(proxy.Config{Kit: kit, Backend: table, View: p.pool, Own: dnsAddrs}); err != nil {
+	if p.proxy, err = proxy.New(proxy.Config{Kit: kit, Backend: table, View: p.pool, Own: dnsAddrs, Ports: &p.hostPorts}); err != nil {
 		return err
 	}
 	if kit, err = p.kits().make(ctx, "dns", "system:skein-dns"); err != nil {
@@ -310,7 +312,7 @@ func (p *peer) makeKubelet(ctx context.Context) error {
 			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{serving},
 			ClientAuth: tls.RequestClientCert, ClientCAs: p.keyring.Pool(identity.Clients),
 		},
-		Authorize: p.authorizeNodeAPI, Version: p.version,
+		Authorize: p.authorizeNodeAPI, Version: p.version, HostPorts: &p.hostPorts,
 	})
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"skein.dev/skein/api/component"
+	"skein.dev/skein/network/lb"
 )
 
 // Config of a [Kubelet]. Fields without a default are required.
@@ -68,6 +69,9 @@ type Config struct {
 	Taints []corev1.Taint
 	// Reserved is subtracted from the capacity.
 	Reserved corev1.ResourceList
+	// HostPorts is told which ports of the machine lead to its pods; nil where
+	// the network's own plugin opens them.
+	HostPorts *lb.Feed
 	// Relist is the period of full comparisons with the runtime; 30 s.
 	Relist time.Duration
 }

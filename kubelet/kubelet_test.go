@@ -21,6 +21,7 @@ import (
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/kubelet"
 	"skein.dev/skein/kubelet/cri/critest"
+	"skein.dev/skein/network/lb"
 )
 
 const image = "example.test/app:1"
@@ -32,6 +33,7 @@ type node struct {
 	runtime *critest.Runtime
 	dir     string
 	settled func() bool
+	ports   lb.Feed
 	stop    func()
 	cgroup  string
 }
@@ -64,7 +66,7 @@ func (n *node) config() kubelet.Config {
 		},
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, CRIEndpoint: filepath.Join(n.dir, "r.sock"),
 		RootDir: filepath.Join(n.dir, "kubelet"), LogDir: filepath.Join(n.dir, "logs"), CgroupRoot: n.cgroup,
-		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Listen: "-", Version: "v1.37.2",
+		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Listen: "-", Version: "v1.37.2", HostPorts: &n.ports,
 	}
 }
 

@@ -79,9 +79,12 @@ func (k *Kubelet) live(ctx context.Context, w *worker) {
 			return // its entry stays, so that nothing takes it for an orphan
 		}
 		k.mu.Lock()
-		defer k.mu.Unlock()
 		if k.workers[w.uid] == w {
 			delete(k.workers, w.uid)
+		}
+		k.mu.Unlock()
+		if ctx.Err() == nil { // at the end of Run the ports stay open
+			k.publishPorts()
 		}
 	}()
 	w.run(ctx)
@@ -89,6 +92,7 @@ func (k *Kubelet) live(ctx context.Context, w *worker) {
 
 // startWorkers begins with the pods that are known.
 func (k *Kubelet) startWorkers(ctx context.Context, wg *sync.WaitGroup) {
+	defer k.publishPorts()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.begin = func(w *worker) { wg.Go(func() { k.live(ctx, w) }) }

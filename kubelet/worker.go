@@ -14,6 +14,7 @@ import (
 	"skein.dev/skein/kubelet/lifecycle"
 	"skein.dev/skein/kubelet/probe"
 	"skein.dev/skein/kubelet/spec"
+	"skein.dev/skein/network/lb"
 )
 
 // worker runs one pod: it reads the runtime, lets the machine plan, and does
@@ -46,6 +47,8 @@ type worker struct {
 	res        resources
 	sandboxes  []lifecycle.Sandbox
 	containers []lifecycle.Container
+	ports      []lb.Service // host ports that lead to the pod
+	portsTold  bool
 }
 
 // result is the end of one action, or of a list when last is set.
@@ -197,6 +200,7 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 	if gone && !w.k.cfg.Kit.Settled() {
 		return now.Add(time.Second), false // adopt, delete nothing
 	}
+	w.tellPorts(pod, sandboxes, gone && len(sandboxes) == 0)
 	if !w.adopted {
 		w.adopted = true
 		w.adopt(containers, now)
@@ -221,7 +225,7 @@ func (w *worker) step(ctx context.Context) (next time.Time, done bool) {
 		return time.Time{}, true
 	}
 	w.tellBackOff(&plan.Status)
-	if !gone && !w.orphan {
+	if !gone && !w.orphan && !now.Before(plan.Hold) {
 		w.k.status.set(pod, &plan.Status, plan.Clean)
 	}
 	next = earliest(plan.Wake, w.refresh(ctx, pod, plan, now))

@@ -30,6 +30,7 @@ type loop struct {
 	// replica is settled.
 	adopted map[lb.Front]bool
 	settled bool
+	known   bool // the machine's ports have been told
 	full    bool // look at everything, the kernel included
 	retry   time.Duration
 	health  *healthChecks
@@ -48,6 +49,9 @@ func (l *loop) step(ctx context.Context) time.Duration {
 	}
 	if settled := l.cfg.Kit.Settled == nil || l.cfg.Kit.Settled(); settled && !l.settled {
 		l.settled, l.full = true, true
+	}
+	if _, known := l.ports(); known && !l.known {
+		l.known, l.full = true, true // now what no service has is nobody's
 	}
 	if err := l.update(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -107,7 +111,9 @@ func (l *loop) update(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		stale = found
+		if l.known {
+			stale = found
+		}
 	}
 	ch := lb.Change{}
 	var reap []lb.Service
@@ -183,6 +189,7 @@ func (l *loop) reset(ctx context.Context) ([]lb.Front, error) {
 	for _, s := range all {
 		l.dirty.Add(s.Namespace + "/" + s.Name)
 	}
+	l.dirty.Add(portsKey)
 	return found, nil
 }
 
@@ -202,6 +209,14 @@ func (l *loop) gone(touched map[string]map[lb.Front]lb.Service) []lb.Front {
 }
 
 func (l *loop) render(ctx context.Context, key string) (map[lb.Front]lb.Service, error) {
+	want := map[lb.Front]lb.Service{}
+	if key == portsKey {
+		ports, _ := l.ports()
+		for _, s := range ports {
+			want[s.Front] = s
+		}
+		return want, nil
+	}
 	namespace, name, _ := strings.Cut(key, "/")
 	svc, err := l.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
@@ -217,7 +232,6 @@ func (l *loop) render(ctx context.Context, key string) (map[lb.Front]lb.Service,
 	}
 	check, has := render.HealthOf(svc, eps, l.place)
 	l.health.set(ctx, key, check, has)
-	want := map[lb.Front]lb.Service{}
 	for _, s := range render.Service(svc, eps, l.place) {
 		want[s.Front] = s
 	}
@@ -244,4 +258,21 @@ func (l *loop) apply(ctx context.Context, ch lb.Change, reap []lb.Service) error
 		return fmt.Errorf("end old flows: %w", err)
 	}
 	return nil
+}
+
+// ports are the services that are the machine's own; with nobody to tell of
+// any, it is known that there are none.
+func (l *loop) ports() (ports []lb.Service, known bool) {
+	if l.cfg.Ports == nil {
+		return nil, true
+	}
+	return l.cfg.Ports.Services()
+}
+
+// portsChanged is closed when they change, and nil if they never do.
+func (l *loop) portsChanged() <-chan struct{} {
+	if l.cfg.Ports == nil {
+		return nil
+	}
+	return l.cfg.Ports.Changed()
 }

@@ -48,6 +48,8 @@ type Config struct {
 	Backend Backend
 	// View tells who lives; nil means everybody.
 	View member.View
+	// Ports are the machine's ports that lead to its own pods; nil means none.
+	Ports *lb.Feed
 	// Own are the addresses this peer answers itself: they are not proxied.
 	Own []netip.Addr
 	// Listen opens the port of a service's health check; by default on all
@@ -59,6 +61,7 @@ const (
 	retryMin      = 100 * time.Millisecond
 	retryMax      = 10 * time.Second
 	unsettledPoll = 500 * time.Millisecond
+	portsKey      = "host ports" // in place of a service's key, which has no space
 )
 
 // Proxy programs the services of the cluster into one peer's kernel.
@@ -141,6 +144,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		if p.cfg.View != nil {
 			members = p.cfg.View.Changed()
 		}
+		ports := l.portsChanged()
 		again := l.step(ctx)
 		timer.Stop()
 		if again > 0 {
@@ -151,6 +155,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return nil
 		case <-p.dirty.Wake():
 		case <-members:
+		case <-ports:
+			p.dirty.Add(portsKey)
 		case <-lost:
 			p.log.WarnContext(ctx, "services were removed from the kernel by another program, writing them again")
 			l.full = true

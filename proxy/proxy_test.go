@@ -35,17 +35,24 @@ type peer struct {
 	client  *fake.Clientset
 	kernel  *lbtest.Kernel
 	view    *membertest.View
+	ports   *lb.Feed
 	settled atomic.Bool
 }
 
 func start(t *testing.T, kernel *lbtest.Kernel, settled bool, objects ...runtime.Object) *peer {
 	t.Helper()
-	p := &peer{client: fake.NewClientset(objects...), kernel: kernel, view: &membertest.View{}}
+	return startWith(t, kernel, settled, nil, objects...)
+}
+
+// startWith starts a proxy that is told of host ports, too.
+func startWith(t *testing.T, kernel *lbtest.Kernel, settled bool, ports *lb.Feed, objects ...runtime.Object) *peer {
+	t.Helper()
+	p := &peer{client: fake.NewClientset(objects...), kernel: kernel, view: &membertest.View{}, ports: ports}
 	p.settled.Store(settled)
 	factory := informers.NewSharedInformerFactory(p.client, 0)
 	x, err := proxy.New(proxy.Config{
 		Kit:     component.Kit{Peer: "p1", Informers: factory, Settled: p.settled.Load},
-		Backend: kernel.Open(t), View: p.view,
+		Backend: kernel.Open(t), View: p.view, Ports: ports,
 		Listen: func(_ context.Context, port uint16) (net.Listener, error) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err == nil {
