@@ -58,7 +58,9 @@ func New(kit component.Kit) (run.Controller, error) {
 			{Informer: apps.DaemonSets().Informer()},
 			{Informer: c.pods, Keys: c.keysOfPod, Changed: pods.Changed},
 			{Informer: core.Nodes().Informer(), Keys: c.allKeys, Changed: nodeMatters},
-			{Informer: c.keeper.Informer, Keys: run.OwnerKeys("DaemonSet")},
+			// Revisions are read, but what others do to them is no reason to
+			// act: the next change of the set is.
+			{Informer: c.keeper.Informer, Keys: func(any) []run.Key { return nil }},
 		},
 		Writes:    []string{"pods", "daemonsets.apps/status", "controllerrevisions.apps"},
 		Reconcile: c.reconcile,

@@ -93,11 +93,14 @@ func (k Keeper) Current(ctx context.Context, owner metav1.Object, template *core
 	top := int64(0)
 	for _, r := range k.List(owner) {
 		top = max(top, r.Revision)
-		if current == nil && bytes.Equal(r.Data.Raw, data) {
-			current = r
-			continue
+		if bytes.Equal(r.Data.Raw, data) {
+			// Of equal ones, which only somebody else can have made, the
+			// newest counts: then nothing needs a new number.
+			current, r = r, current
 		}
-		old = append(old, r)
+		if r != nil {
+			old = append(old, r)
+		}
 	}
 	client := k.Client.ControllerRevisions(owner.GetNamespace())
 	if current != nil {
