@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ type Config struct {
 	StateDir        string       // sockets and what need not survive a reboot
 	Kubeconfig      string       // where the administrator's kubeconfig is written
 	Addresses       []netip.Addr // the addresses peers dial; found if empty
+	foundAddresses  bool         // they were
 	Port            int          // the one port
 	NodePort        int          // the node API's port
 	GuardPort       int          // where the guard answers
@@ -116,7 +116,7 @@ func (c *Config) Complete() error {
 		if err != nil {
 			return err
 		}
-		c.Addresses = addrs
+		c.Addresses, c.foundAddresses = addrs, true
 	}
 	for flag, port := range map[string]int{"port": c.Port, "node-port": c.NodePort, "guard-port": c.GuardPort} {
 		if port < 1 || port > 65535 {
@@ -141,20 +141,18 @@ func (c *Config) Complete() error {
 
 // findAddresses returns the machine's own global addresses, IPv4 first.
 func findAddresses() ([]netip.Addr, error) {
-	all, err := net.InterfaceAddrs()
+	all, err := machineAddresses()
 	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
+		return nil, err
 	}
 	var v4, v6 []netip.Addr
 	for _, a := range all {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil || !p.Addr().IsGlobalUnicast() {
-			continue
-		}
-		if p.Addr().Is4() {
-			v4 = append(v4, p.Addr())
-		} else {
-			v6 = append(v6, p.Addr())
+		switch {
+		case !a.IsGlobalUnicast():
+		case a.Is4():
+			v4 = append(v4, a)
+		default:
+			v6 = append(v6, a)
 		}
 	}
 	if len(v4)+len(v6) == 0 {
@@ -198,7 +196,9 @@ func SaveFile(path string, fs *pflag.FlagSet) error {
 	keys := map[string]any{}
 	fs.VisitAll(func(f *pflag.Flag) {
 		if s, ok := f.Value.(pflag.SliceValue); ok {
-			keys[f.Name] = s.GetSlice()
+			if values := s.GetSlice(); len(values) > 0 {
+				keys[f.Name] = values
+			}
 			return
 		}
 		keys[f.Name] = f.Value.String()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -63,9 +64,11 @@ type record struct {
 	Name     member.Name     `json:"name"`
 	ServerID member.ServerID `json:"serverID"`
 	// First says that this peer made the cluster and bootstraps its log.
-	First    bool           `json:"first,omitempty"`
-	Settings settings       `json:"settings"`
-	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	First bool `json:"first,omitempty"`
+	// Addresses are those that the peer last went by, if it found them itself.
+	Addresses []netip.Addr   `json:"addresses,omitempty"`
+	Settings  settings       `json:"settings"`
+	PodCIDRs  []netip.Prefix `json:"podCIDRs"`
 	// Seeds are peers known when this one joined.
 	Seeds []identity.PeerAddress `json:"seeds,omitempty"`
 }
@@ -116,12 +119,42 @@ func (r *record) save(c Config) error {
 	if err != nil {
 		return fmt.Errorf("encode peer: %w", err)
 	}
+	if c.foundAddresses {
+		c.Addresses = nil // they are found again at each start
+	}
 	fs := pflag.NewFlagSet("config", pflag.ContinueOnError)
 	c.AddFlags(fs)
 	if err := SaveFile(ConfigPath(c.DataDir), fs); err != nil {
 		return err
 	}
-	path := filepath.Join(c.DataDir, recordFile)
+	return writeRecord(c.DataDir, raw)
+}
+
+// settle decides which addresses a peer goes by that finds them itself: those
+// of its last run for as long as the machine has them, whatever others there
+// are now.
+func (r *record) settle(c *Config) error {
+	if !c.foundAddresses || slices.Equal(r.Addresses, c.Addresses) {
+		return nil
+	}
+	machine, err := machineAddresses()
+	if err != nil {
+		return err
+	}
+	if len(r.Addresses) > 0 && !moved(r.Addresses, c.Addresses, machine) {
+		c.Addresses = r.Addresses
+		return nil
+	}
+	r.Addresses = c.Addresses
+	raw, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode peer: %w", err)
+	}
+	return writeRecord(c.DataDir, raw)
+}
+
+func writeRecord(dataDir string, raw []byte) error {
+	path := filepath.Join(dataDir, recordFile)
 	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
 		return fmt.Errorf("write peer: %w", err)
 	}

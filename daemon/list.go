@@ -46,6 +46,7 @@ func (p *peer) parts() []Part {
 // nodeParts make the machine a node of the cluster.
 func (p *peer) nodeParts() []Part {
 	return []Part{
+		{Name: "addresses", Run: p.followAddresses},         // ends the peer when the machine has moved
 		{Name: "network", Run: p.runNetwork, Restart: true}, // before pods: their addresses and routes
 		{Name: "proxy", Run: p.proxy.Run, Restart: true},    // before pods: they ask services at once
 		{Name: "dns", Run: p.dns.Run, Restart: true},        // likewise
@@ -72,7 +73,8 @@ func (p *peer) runInformers(ctx context.Context) error {
 }
 
 // recordSelf puts the first peer on record; everyone else was recorded by who
-// admitted them. What a peer declines it may have decided since.
+// admitted them. What a peer declines and where it is may
+// have changed since.
 func (p *peer) recordSelf(ctx context.Context) error {
 	if p.record.First {
 		p.persist(ctx, "write own record", p.tryRecordSelf)

@@ -45,6 +45,9 @@ func Run(ctx context.Context, dataDir, version string, w io.Writer) error {
 	if err != nil {
 		return &configError{err}
 	}
+	if err := r.settle(&c); err != nil {
+		return err
+	}
 	keyring, err := c.keys().Load()
 	if err != nil {
 		return &configError{err}

@@ -65,12 +65,12 @@ func keepRecord(ctx context.Context, c Config, name string, peers peerClient) er
 	if err != nil {
 		return fmt.Errorf("read own record: %w", err)
 	}
-	declines := plain(c.declines())
-	if p.Spec.APIOnly == c.APIOnly() && slices.Equal(p.Spec.Declines, declines) {
+	declines, at := plain(c.declines()), texts(c.Addresses)
+	if p.Spec.APIOnly == c.APIOnly() && slices.Equal(p.Spec.Declines, declines) && slices.Equal(p.Spec.Addresses, at) && p.Spec.Port == int32(c.Port) {
 		return nil
 	}
 	p = p.DeepCopy()
-	p.Spec.APIOnly, p.Spec.Declines = c.APIOnly(), declines
+	p.Spec.APIOnly, p.Spec.Declines, p.Spec.Addresses, p.Spec.Port = c.APIOnly(), declines, at, int32(c.Port)
 	if _, err := peers.Update(ctx, p, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("write own record: %w", err)
 	}
