@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 
 // pure packages decide; what reads or changes the world is their caller's.
 var pure = map[string]bool{
-	"sched/decide": true, "raftstore/fsm": true, "proxy/render": true, "kubelet/lifecycle": true, "gossip/view": true,
+	"sched/decide": true, "raftstore/fsm": true, "proxy/render": true, "kubelet/lifecycle": true, "kubelet/pressure": true, "gossip/view": true,
 }
 
 var impure = []string{"net", "os", "os/exec", "log/slog"}

@@ -16,6 +16,8 @@ const (
 	// namespace is where containerd's CRI keeps its images and containers.
 	namespace   = "k8s.io"
 	snapshotter = "overlayfs"
+	// pinnedLabel is how containerd's CRI knows a pinned image.
+	pinnedLabel = "io.cri-containerd.pinned"
 	// pollEvery paces the waits for what containerd does on its own time.
 	pollEvery = 20 * time.Millisecond
 )
@@ -42,7 +44,9 @@ func (e *Engine) Import(ctx context.Context, r io.Reader) ([]string, error) {
 		}
 		return nil, fmt.Errorf("reach containerd at %s: %w", e.Endpoint(), err)
 	}
-	imported, err := client.Import(ctx, r)
+	// Who brings an image by hand has no registry to have it from once more:
+	// the kubelet must not collect it.
+	imported, err := client.Import(ctx, r, containerd.WithImageLabels(map[string]string{pinnedLabel: "pinned"}))
 	if err != nil {
 		return nil, fmt.Errorf("import images: %w", err)
 	}

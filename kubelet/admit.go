@@ -26,6 +26,7 @@ func (k *Kubelet) admit(ctx context.Context, w *worker) *lifecycle.Rejection {
 	}
 	here := k.admitted(w)
 	for _, refuse := range []func() (reason, message string){
+		func() (string, string) { return k.room.refuse(pod) },
 		func() (string, string) { return refuseOS(pod) },
 		func() (string, string) { return refuseSysctls(pod) },
 		func() (string, string) { return k.refuseNode(ctx, pod) },

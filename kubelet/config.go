@@ -72,6 +72,9 @@ type Config struct {
 	// HostPorts is told which ports of the machine lead to its pods; nil where
 	// the network's own plugin opens them.
 	HostPorts *lb.Feed
+	// EvictionHard are the thresholds below which pods are evicted, as in
+	// KubeletConfiguration; nil means upstream's defaults.
+	EvictionHard map[string]string
 	// Relist is the period of full comparisons with the runtime; 30 s.
 	Relist time.Duration
 }

@@ -31,6 +31,7 @@ type Kubelet struct {
 	node    *nodeKeeper
 	pulls   *puller
 	trust   *certificates
+	room    *room
 
 	podLister     listers.PodLister
 	serviceLister listers.ServiceLister
@@ -75,6 +76,10 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	k.pulls = newPuller(runtime, k.objects)
+	if k.room, err = newRoom(k); err != nil {
+		return nil, err
+	}
+	k.node.room = k.room
 	core := cfg.Kit.Informers.Core().V1()
 	k.podLister, k.serviceLister = core.Pods().Lister(), core.Services().Lister()
 	k.status = newStatusWriter(cfg.Kit.Client, k.podLister, k.log)

@@ -34,8 +34,10 @@ type node struct {
 	dir     string
 	settled func() bool
 	ports   lb.Feed
-	stop    func()
-	cgroup  string
+
+	evictionHard map[string]string
+	stop         func()
+	cgroup       string
 }
 
 func newNode(t *testing.T) *node {
@@ -67,6 +69,7 @@ func (n *node) config() kubelet.Config {
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, CRIEndpoint: filepath.Join(n.dir, "r.sock"),
 		RootDir: filepath.Join(n.dir, "kubelet"), LogDir: filepath.Join(n.dir, "logs"), CgroupRoot: n.cgroup,
 		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Listen: "-", Version: "v1.37.2", HostPorts: &n.ports,
+		EvictionHard: n.evictionHard,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type nodeKeeper struct {
 	lister  listers.NodeLister
 	signal  chan struct{}
 	machine machine
+	room    *room
 
 	mu     sync.Mutex // guards the fields below
 	health cri.Health
@@ -80,7 +82,9 @@ func (n *nodeKeeper) run(ctx context.Context) {
 	var last string
 	for {
 		n.look(ctx)
-		err := n.sync(ctx)
+		short := n.room.look(ctx)
+		err := n.sync(ctx) // what is short is told before anything is done about it
+		n.room.reclaim(ctx, short)
 		period := nodePeriod
 		if err != nil || !n.isReady() {
 			period = nodeEagerPeriod
@@ -256,9 +260,14 @@ func (n *nodeKeeper) conditionsLocked(st *corev1.NodeStatus) {
 		}
 		st.Conditions = append(st.Conditions, c)
 	}
-	set(corev1.NodeMemoryPressure, corev1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
-	set(corev1.NodeDiskPressure, corev1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
-	set(corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+	under := n.room.under()
+	for _, p := range pressures() {
+		if slices.Contains(under, p.condition) {
+			set(p.condition, corev1.ConditionTrue, p.bad, p.badNote)
+		} else {
+			set(p.condition, corev1.ConditionFalse, p.good, p.goodNote)
+		}
+	}
 	err := errors.Join(n.health.Runtime, n.health.Network)
 	if n.ready = err == nil; n.ready {
 		set(corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status")

@@ -47,6 +47,7 @@ type worker struct {
 	res        resources
 	sandboxes  []lifecycle.Sandbox
 	containers []lifecycle.Container
+	evicted    *lifecycle.Rejection
 	ports      []lb.Service // host ports that lead to the pod
 	portsTold  bool
 }
@@ -255,6 +256,9 @@ func (w *worker) input(ctx context.Context, pod *corev1.Pod, gone bool, sandboxe
 		Pod: pod, Sandboxes: sandboxes, Containers: containers, Probes: w.probes.Results(), Gone: gone,
 		Hooked: w.hooks(), Busy: w.busy != nil, Runtime: w.k.node.runtimeName(), HostIPs: w.k.cfg.hostIPs(),
 	}
+	w.mu.Lock()
+	in.Evicted = w.evicted
+	w.mu.Unlock()
 	w.tellResources(&in)
 	if !w.k.cfg.Kit.Settled() && ownedBy(pod, "StatefulSet") {
 		in.HoldSandbox = "it must not run twice, and the cluster has not confirmed it yet"

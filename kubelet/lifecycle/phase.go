@@ -97,6 +97,9 @@ func (v *view) sidecarsRun() bool {
 func (v *view) conditions(st *corev1.PodStatus, initsDone bool) {
 	over := st.Phase == corev1.PodSucceeded || st.Phase == corev1.PodFailed
 	v.resizeConditions(st)
+	if e := v.in.Evicted; e != nil && over {
+		v.set(st, corev1.DisruptionTarget, true, corev1.PodReasonTerminationByKubelet, e.Message)
+	}
 	v.set(st, corev1.PodReadyToStartContainers, v.live, "", "")
 	switch {
 	case over && st.Phase == corev1.PodSucceeded:

@@ -62,6 +62,9 @@ func (v *view) finished() bool {
 		return true
 	case v.m.failed != nil:
 		return true
+	case v.in.Evicted != nil:
+		v.m.failed, v.m.graceBy = v.in.Evicted, v.now.Add(evictionGrace)
+		return true
 	case v.in.Rejected != nil && len(v.in.Containers) == 0:
 		v.m.failed = v.in.Rejected
 		return true

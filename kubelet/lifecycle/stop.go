@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // podGrace is the grace period of a kill that is not the pod's deletion.
@@ -77,12 +79,29 @@ func (v *view) planFinished() {
 	if v.killAll("Stopping container", max(0, v.m.graceBy.Sub(v.now))) || v.in.Busy {
 		return
 	}
+	v.plan.Stopped = true
+	if v.evicted() {
+		if !v.bare() && !v.waitsFor("") {
+			v.takeApart() // its room is what the node needs
+		}
+		return
+	}
 	for _, s := range v.in.Sandboxes {
 		if s.Ready && !v.m.stopped[s.ID] {
 			v.act(Action{Op: StopSandbox, ID: s.ID})
 		}
 	}
-	v.plan.Stopped = true
+}
+
+// evicted reports whether the node has ended or refused the pod for its room.
+func (v *view) evicted() bool {
+	f := v.m.failed
+	return f != nil && f.Reason == ReasonEvicted || v.pod.Status.Phase == corev1.PodFailed && v.pod.Status.Reason == ReasonEvicted
+}
+
+// bare reports whether nothing of the pod is left on the node.
+func (v *view) bare() bool {
+	return len(v.in.Containers) == 0 && len(v.in.Sandboxes) == 0 && v.m.cleaned
 }
 
 // planTermination takes the pod apart: containers, then sandboxes, then what
@@ -95,11 +114,16 @@ func (v *view) planTermination() {
 	if v.waitsFor("") {
 		return
 	}
-	if len(v.in.Containers) == 0 && len(v.in.Sandboxes) == 0 && v.m.cleaned {
-		v.plan.Stopped, v.plan.Clean = true, true
+	v.plan.Stopped = true
+	if v.bare() {
+		v.plan.Clean = true
 		return
 	}
-	v.plan.Stopped = true
+	v.takeApart()
+}
+
+// takeApart removes what has stopped, and what the node keeps for it.
+func (v *view) takeApart() {
 	for _, s := range v.in.Sandboxes {
 		if !v.m.stopped[s.ID] {
 			v.act(Action{Op: StopSandbox, ID: s.ID})

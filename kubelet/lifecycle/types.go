@@ -92,6 +92,8 @@ type Input struct {
 	HoldSandbox string
 	// Rejected is why this node refuses the pod, with the status reason.
 	Rejected *Rejection
+	// Evicted is why the node has ended the pod to keep itself alive.
+	Evicted *Rejection
 	// Runtime is the scheme of container ids in the API, containerd for example.
 	Runtime string
 	// HostIPs are the node's addresses.
@@ -100,6 +102,13 @@ type Input struct {
 
 // Rejection is the refusal of a pod by its node.
 type Rejection struct{ Reason, Message string }
+
+// ReasonEvicted is the status reason of pods that a node has ended or refused
+// because it ran short of something. Nothing of them stays on the node.
+const ReasonEvicted = "Evicted"
+
+// evictionGrace is all the time that an evicted pod's containers get.
+const evictionGrace = time.Second
 
 // Op is what an action does.
 type Op string
