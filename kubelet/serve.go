@@ -64,7 +64,7 @@ func (n nodePods) Held(ctx context.Context, uid types.UID) ([]lifecycle.Sandbox,
 func (k *Kubelet) serve(ctx context.Context) error {
 	s, err := server.New(server.Config{
 		Listen: k.cfg.Listen, TLS: k.cfg.TLS, Authorize: k.cfg.Authorize, Runtime: k.runtime,
-		Pods: nodePods{k}, NodeName: k.cfg.NodeName, Log: k.log,
+		Pods: nodePods{k}, NodeName: k.cfg.NodeName, RootDir: k.cfg.RootDir, Log: k.log,
 	})
 	if err != nil {
 		return err

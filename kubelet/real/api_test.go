@@ -142,8 +142,23 @@ func TestNodeAPI(t *testing.T) {
 		if _, body := get(t, "/metrics/resource", true); !strings.Contains(body, `container_memory_working_set_bytes{container="app",namespace="default",pod="web"}`) {
 			t.Errorf("resource metrics: %s", body)
 		}
-		if _, body := get(t, "/metrics", true); !strings.Contains(body, "kubelet_running_pods 1") {
-			t.Errorf("metrics lack the number of pods")
+		if s.Node.Fs == nil || s.Node.Fs.CapacityBytes == nil || s.Node.Runtime == nil || s.Node.Runtime.ImageFs == nil {
+			t.Errorf("summary has no disks: %s", body)
+		}
+		_, body = get(t, "/metrics", true)
+		for _, want := range []string{"kubelet_running_pods 1", `kubelet_running_containers{container_state="running"} 1`, `kubelet_node_name{node="n1"} 1`} {
+			if !strings.Contains(body, want) {
+				t.Errorf("metrics lack %s", want)
+			}
+		}
+		_, body = get(t, "/metrics/cadvisor", true)
+		for _, want := range []string{
+			"container_cpu_usage_seconds_total{container=\"app\"", "container_memory_working_set_bytes{container=\"app\"", "machine_memory_bytes ",
+			"container_fs_usage_bytes{container=\"app\"",
+		} {
+			if !strings.Contains(body, want) {
+				t.Errorf("cAdvisor's metrics lack %s in\n%s", want, body)
+			}
 		}
 	})
 }

@@ -45,7 +45,9 @@ type Config struct {
 	Runtime   *cri.Client
 	Pods      Pods
 	NodeName  string
-	Log       *slog.Logger
+	// RootDir is on the file system that pods' files are on.
+	RootDir string
+	Log     *slog.Logger
 }
 
 // Server is the node API.
@@ -68,13 +70,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, started: time.Now()}
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.collector())
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.podCount(), s.containerCount(), s.nodeName())
 	s.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	return s, nil
 }
 
-// collector counts pods and containers when it is asked.
-func (s *Server) collector() prometheus.Collector {
+// podCount counts pods when it is asked.
+func (s *Server) podCount() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kubelet_running_pods", Help: "Number of pods that have a running pod sandbox",
 	}, func() float64 {
@@ -88,6 +90,33 @@ func (s *Server) collector() prometheus.Collector {
 	})
 }
 
+// containerCount counts running containers when it is asked.
+func (s *Server) containerCount() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kubelet_running_containers", Help: "Number of containers currently running",
+		ConstLabels: prometheus.Labels{"container_state": "running"},
+	}, func() float64 {
+		n := 0
+		for _, p := range s.cfg.Pods.List() {
+			for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {
+				for i := range list {
+					if list[i].State.Running != nil {
+						n++
+					}
+				}
+			}
+		}
+		return float64(n)
+	})
+}
+
+// nodeName is 1, and its label the node's name.
+func (s *Server) nodeName() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kubelet_node_name", Help: "The node's name. The count is always 1.", ConstLabels: prometheus.Labels{"node": s.cfg.NodeName},
+	}, func() float64 { return 1 })
+}
+
 // Handler is the API with authorization.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -95,6 +124,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /pods/{$}", s.pods)
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /metrics/resource", s.resource)
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, uid := range []string{"", "/{uid}"} {

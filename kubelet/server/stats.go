@@ -28,8 +28,7 @@ func (s *Server) sandboxStats(ctx context.Context) ([]*runtimeapi.PodSandboxStat
 	return r.Stats, nil
 }
 
-// summary is /stats/summary in its first form: CPU, memory, network and
-// processes; file systems come with ephemeral storage.
+// summary is /stats/summary: CPU, memory, network, processes and file systems.
 func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
 	list, err := s.sandboxStats(r.Context())
 	if err != nil {
@@ -38,10 +37,12 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
 	}
 	now := metav1.Now()
 	cpu, mem := nodeUsage()
+	available, _ := nodeMemory()
 	out := stats.Summary{Node: stats.NodeStats{
 		NodeName: s.cfg.NodeName, StartTime: metav1.NewTime(s.started),
 		CPU:    &stats.CPUStats{Time: now, UsageCoreNanoSeconds: &cpu},
-		Memory: &stats.MemoryStats{Time: now, WorkingSetBytes: &mem, UsageBytes: &mem},
+		Memory: &stats.MemoryStats{Time: now, WorkingSetBytes: &mem, UsageBytes: &mem, AvailableBytes: &available},
+		Fs:     diskOf(s.cfg.RootDir), Runtime: s.imageDisk(r.Context()),
 	}}
 	for _, p := range list {
 		out.Pods = append(out.Pods, podStats(p))
@@ -59,7 +60,7 @@ func podStats(p *runtimeapi.PodSandboxStats) stats.PodStats {
 	out.CPU, out.Memory = cpuStats(l.Cpu), memoryStats(l.Memory)
 	for _, c := range l.Containers {
 		out.Containers = append(out.Containers, stats.ContainerStats{
-			Name: c.Attributes.GetMetadata().GetName(), CPU: cpuStats(c.Cpu), Memory: memoryStats(c.Memory),
+			Name: c.Attributes.GetMetadata().GetName(), CPU: cpuStats(c.Cpu), Memory: memoryStats(c.Memory), Rootfs: layer(c.WritableLayer),
 		})
 	}
 	if n := l.Network; n != nil {
@@ -117,6 +118,13 @@ func nodeUsage() (cpu, memory uint64) {
 			}
 		}
 	}
+	available, total := nodeMemory()
+	return cpu, total - min(total, available)
+}
+
+// nodeMemory is the machine's memory in bytes: what programs can still have,
+// and all of it.
+func nodeMemory() (available, total uint64) {
 	kib := map[string]uint64{}
 	if b, err := os.ReadFile("/proc/meminfo"); err == nil {
 		for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
@@ -127,7 +135,7 @@ func nodeUsage() (cpu, memory uint64) {
 			}
 		}
 	}
-	return cpu, (kib["MemTotal:"] - min(kib["MemTotal:"], kib["MemAvailable:"])) << 10
+	return kib["MemAvailable:"] << 10, kib["MemTotal:"] << 10
 }
 
 // resource is /metrics/resource, which metrics-server reads.
@@ -170,6 +178,7 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request) {
 		{"node_memory_working_set_bytes", "gauge", fmt.Sprintf("node_memory_working_set_bytes %d %d\n", mem, now)},
 		{"pod_cpu_usage_seconds_total", "counter", podCPU.String()},
 		{"pod_memory_working_set_bytes", "gauge", podMem.String()},
+		{"resource_scrape_error", "gauge", "resource_scrape_error 0\n"},
 	} {
 		fmt.Fprintf(w, "# TYPE %s %s\n%s", f.name, f.kind, f.lines)
 	}
