@@ -42,6 +42,7 @@ type wanted struct {
 	finished        bool
 	written         *corev1.Pod // what the last write returned
 	base            string      // the version that the lister had then
+	refusals        int         // how often the API refused it
 }
 
 func newStatusWriter(c kubernetes.Interface, l listers.PodLister, log *slog.Logger) *statusWriter {
@@ -87,12 +88,8 @@ func (s *statusWriter) run(ctx context.Context) {
 				if stop {
 					return
 				}
-				if err := s.write(ctx, uid); err != nil && ctx.Err() == nil {
-					level := slog.LevelDebug // the API is away for a moment
-					if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
-						level = slog.LevelWarn
-					}
-					s.log.Log(ctx, level, "pod status not written", "uid", string(uid), "err", err)
+				if err := s.write(ctx, uid); err != nil && ctx.Err() == nil && !s.over(uid) {
+					s.log.Log(ctx, s.level(uid, err), "pod status not written", "uid", string(uid), "err", err)
 					s.queue.AddRateLimited(uid)
 				} else {
 					s.queue.Forget(uid)
@@ -104,6 +101,45 @@ func (s *statusWriter) run(ctx context.Context) {
 	<-ctx.Done()
 	s.queue.ShutDown()
 	wg.Wait()
+}
+
+// over reports whether the pod has gone since its status was asked for, its
+// name perhaps to another pod: then what the API says of it means nothing.
+func (s *statusWriter) over(uid types.UID) bool {
+	s.mu.Lock()
+	w := s.want[uid]
+	s.mu.Unlock()
+	if w == nil {
+		return true
+	}
+	live, err := s.lister.Pods(w.namespace).Get(w.name)
+	if !apierrors.IsNotFound(err) && (err != nil || live.UID == uid) {
+		return false
+	}
+	s.forget(uid)
+	return true
+}
+
+// refusedOften is when a refusal is told. The first ones may be of a pod that
+// has just gone: a node has no right to what is not there.
+const refusedOften = 3
+
+// level is how much a failure matters: an API that is away for a moment does
+// not, a refusal that stays does, once.
+func (s *statusWriter) level(uid types.UID, err error) slog.Level {
+	if !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) {
+		return slog.LevelDebug
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.want[uid]
+	if w == nil {
+		return slog.LevelDebug
+	}
+	if w.refusals++; w.refusals == refusedOften {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
 func (s *statusWriter) write(ctx context.Context, uid types.UID) error {
