@@ -147,6 +147,8 @@ func (w *world) command(f []string) error {
 		w.in.Pod.Spec.EphemeralContainers = append(w.in.Pod.Spec.EphemeralContainers, corev1.EphemeralContainer{
 			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: arg(1), Image: "i"},
 		})
+	case "evict":
+		w.in.Evicted = &lifecycle.Rejection{Reason: lifecycle.ReasonEvicted, Message: "the node runs short"}
 	case "sandbox-dies":
 		w.in.Sandboxes[0].Ready = false
 	case "kubelet-restarts":
