@@ -269,6 +269,7 @@ func add(t *testing.T, in cache.SharedIndexInformer) (*diary, cache.ResourceEven
 
 func TestAHandlerIsToldWhatIsThereAndWhatHappens(t *testing.T) {
 	both(t, func(t *testing.T, w world, in cache.SharedIndexInformer) {
+		t.Helper()
 		w.put("a/x", "1")
 		d, r := add(t, in)
 		if in.HasSynced() || r.HasSynced() {
@@ -288,6 +289,7 @@ func TestAHandlerIsToldWhatIsThereAndWhatHappens(t *testing.T) {
 
 func TestALateHandlerIsToldWhatIsThere(t *testing.T) {
 	both(t, func(t *testing.T, w world, in cache.SharedIndexInformer) {
+		t.Helper()
 		w.put("a/x", "1")
 		start(t, in)
 		waitSynced(t, in)
@@ -300,6 +302,7 @@ func TestALateHandlerIsToldWhatIsThere(t *testing.T) {
 
 func TestARemovedHandlerIsToldNothingMore(t *testing.T) {
 	both(t, func(t *testing.T, w world, in cache.SharedIndexInformer) {
+		t.Helper()
 		start(t, in)
 		waitSynced(t, in)
 		gone, r := add(t, in)
@@ -317,6 +320,7 @@ func TestARemovedHandlerIsToldNothingMore(t *testing.T) {
 
 func TestAnInformerThatHasStoppedTakesNoHandlers(t *testing.T) {
 	both(t, func(t *testing.T, w world, in cache.SharedIndexInformer) {
+		t.Helper()
 		w.put("a/x", "1")
 		stop := start(t, in)
 		waitSynced(t, in)
@@ -336,6 +340,7 @@ func TestAnInformerThatHasStoppedTakesNoHandlers(t *testing.T) {
 
 func TestObjectsAreFoundByIndex(t *testing.T) {
 	both(t, func(t *testing.T, w world, in cache.SharedIndexInformer) {
+		t.Helper()
 		w.put("a/x", "red")
 		w.put("b/y", "red")
 		if err := in.AddIndexers(cache.Indexers{"colour": func(obj any) ([]string, error) {
@@ -363,6 +368,7 @@ func TestObjectsAreFoundByIndex(t *testing.T) {
 
 func TestATransformSeesObjectsBeforeReaders(t *testing.T) {
 	both(t, func(t *testing.T, w world, in cache.SharedIndexInformer) {
+		t.Helper()
 		w.put("a/x", "1")
 		if err := in.SetTransform(func(obj any) (any, error) {
 			if m, ok := obj.(*corev1.ConfigMap); ok {
