@@ -163,13 +163,7 @@ func (o *onDemand) get() (admission.Interface, error) {
 // has reports whether the replica holds an object of the "group/resource".
 func (s *Server) has(resource string) bool {
 	r := s.resources[resource]
-	if r == nil {
-		return false
-	}
-	for range r.Keep.Each(s.base, s.cfg.Store.Local(), "") {
-		return true
-	}
-	return false
+	return r != nil && r.Keep.Any(s.cfg.Store.Local())
 }
 
 // Handles implements admission.Interface.

@@ -216,9 +216,9 @@ func (p *page) verdict() error {
 // namespace, or of all namespaces if it is empty.
 func (s *Storage) Keys(namespace string) string {
 	if namespace == "" {
-		return s.root + s.prefix
+		return s.all
 	}
-	return s.root + s.prefix + strings.TrimSuffix(namespace, "/") + "/"
+	return s.all + strings.TrimSuffix(namespace, "/") + "/"
 }
 
 // Peek returns an object of view, shared and read-only; nil if it is not there.
@@ -245,6 +245,14 @@ func (s *Storage) Told(ctx context.Context, e *store.Event) (runtime.Object, err
 		}
 	}
 	return told.obj, nil
+}
+
+// Any reports whether view has an object of this storage. It reads none.
+func (s *Storage) Any(view store.View) bool {
+	for range view.Ascend(s.all, s.all) {
+		return true
+	}
+	return false
 }
 
 // Each yields the objects of view in namespace, all if it is empty, shared

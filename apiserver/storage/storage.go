@@ -60,6 +60,7 @@ type Storage struct {
 	prefix    string
 	resource  schema.GroupResource
 	root      string
+	all       string // before every key: root and prefix
 	newFunc   func() runtime.Object
 	claims    func(obj runtime.Object) []string
 	versioner storage.APIObjectVersioner
@@ -90,6 +91,7 @@ func New(c Config) (*Storage, error) {
 		bare:     c.Bare,
 		log:      c.Log,
 	}
+	s.all = s.root + s.prefix
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
