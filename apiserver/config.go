@@ -66,6 +66,10 @@ type Config struct {
 	// Handlers are further paths that the server serves.
 	Handlers []Handler
 
+	// AdmissionFile holds an AdmissionConfiguration for plugins that can be
+	// configured; empty: none is.
+	AdmissionFile string
+
 	// Kubelet says how node APIs are reached.
 	Kubelet Kubelet
 

@@ -38,17 +38,31 @@ type wantsQuota interface{ SetQuotaConfiguration(c quota.Configuration) }
 // before webhooks, as upstream has them. A webhook that changes an object has
 // the mutating rules run once more over what it made of it.
 func (s *Server) admission(cfg *genericapiserver.RecommendedConfig) (admission.Interface, error) {
+	files, err := readAdmissionFile(s.cfg.AdmissionFile)
+	if err != nil {
+		return nil, err
+	}
+	security, err := admit.PodSecurityConfig(files[podSecurityPlugin])
+	if err != nil {
+		return nil, err
+	}
+	rationed := s.onDemand(cfg, func() (admission.Interface, error) { return newQuota(files.of(quotaPlugin)) }, "/resourcequotas")
+	rationed.always = files[quotaPlugin] != nil // it may limit what no quota names
 	chain := admission.NewChainHandler(
-		admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac, Resource: s.resourceOf}),
+		admit.Chain(admit.Config{Reader: reader{s}, Authorizer: s.authz, RBAC: s.rbac, Resource: s.resourceOf, PodSecurity: security}),
 		s.onDemand(cfg, func() (admission.Interface, error) { return mutatingpolicy.NewPlugin(nil) },
 			admissionGroup+"mutatingadmissionpolicies"),
-		s.onDemand(cfg, func() (admission.Interface, error) { return mutatingwebhook.NewMutatingWebhook(nil) },
+		s.onDemand(cfg, func() (admission.Interface, error) {
+			return mutatingwebhook.NewMutatingWebhook(files.of(mutatingPlugin))
+		},
 			admissionGroup+"mutatingwebhookconfigurations"),
 		s.onDemand(cfg, func() (admission.Interface, error) { return validatingpolicy.NewPlugin(nil) },
 			admissionGroup+"validatingadmissionpolicies"),
-		s.onDemand(cfg, func() (admission.Interface, error) { return validatingwebhook.NewValidatingAdmissionWebhook(nil) },
+		s.onDemand(cfg, func() (admission.Interface, error) {
+			return validatingwebhook.NewValidatingAdmissionWebhook(files.of(validatingPlugin))
+		},
 			admissionGroup+"validatingwebhookconfigurations"),
-		s.onDemand(cfg, newQuota, "/resourcequotas"),
+		rationed,
 	)
 	// Only a set of registered plugins gets the second run.
 	const name = "Skein"
@@ -72,6 +86,7 @@ func (nothing) Initialize(admission.Interface) {}
 type onDemand struct {
 	s       *Server
 	kind    string // "group/resource" of its configuration
+	always  bool   // a file configures it too
 	make    func() (admission.Interface, error)
 	prepare func(admission.Interface) (start func(), err error)
 
@@ -139,7 +154,7 @@ func (o *onDemand) get() (admission.Interface, error) {
 	if p := o.plugin.Load(); p != nil {
 		return *p, nil
 	}
-	if !o.s.has(o.kind) {
+	if !o.always && !o.s.has(o.kind) {
 		return nil, nil //nolint:nilnil // nothing to ask
 	}
 	o.mu.Lock()

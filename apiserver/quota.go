@@ -3,6 +3,7 @@ package apiserver
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -25,8 +26,12 @@ const quotaWorkers = 5
 
 // newQuota is the plugin that books what a new object takes of its
 // namespace's quotas, and refuses what exceeds them.
-func newQuota() (admission.Interface, error) {
-	return resourcequota.NewResourceQuota(nil, quotaWorkers)
+func newQuota(config io.Reader) (admission.Interface, error) {
+	c, err := resourcequota.LoadConfiguration(config)
+	if err != nil {
+		return nil, err
+	}
+	return resourcequota.NewResourceQuota(c, quotaWorkers)
 }
 
 // quotaRules are how pods, services and claims are counted. Objects of other

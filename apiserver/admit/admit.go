@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	podsecurityconfig "k8s.io/pod-security-admission/admission/api"
 
 	"skein.dev/skein/apiserver/authz"
 )
@@ -45,6 +46,9 @@ type Config struct {
 	// Resource is the plural name of a kind of the cluster's own; "" if it is
 	// not known.
 	Resource func(schema.GroupVersionKind) string
+	// PodSecurity says what holds where namespaces say nothing, and who is
+	// exempt; nil: nothing, nobody.
+	PodSecurity *podsecurityconfig.PodSecurityConfiguration
 }
 
 // Chain returns all rules.
@@ -67,6 +71,7 @@ func Chain(c Config) admission.Interface {
 		&rule{mutate: c.ingressClass, on: create},
 		&rule{validate: c.parameters, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: c.deviceAdmin, on: []admission.Operation{admission.Create, admission.Update}},
+		&rule{validate: newPodSecurity(c).validate, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},
 	)
 }
