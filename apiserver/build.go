@@ -52,6 +52,9 @@ func (s *Server) build() error {
 	if s.scheme, err = registry.NewScheme(s.cfg.Kinds); err != nil {
 		return err
 	}
+	if err := s.makeAuditing(); err != nil {
+		return err
+	}
 	options, err := s.options()
 	if err != nil {
 		return err
@@ -112,8 +115,13 @@ func (s *Server) genericConfig(options *registry.Options) (*genericapiserver.Rec
 	c.FlowControl = nil
 	c.StorageObjectCountTracker = nil
 	c.LongRunningFunc = longRunning()
+	c.RequestTimeout = s.cfg.RequestTimeout
 	c.BuildHandlerChainFunc = s.chain
-	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum), healthz.NamedCheck("first-objects", s.first))
+	c.AddReadyzChecks(healthz.NamedCheck("store-quorum", s.quorum), healthz.NamedCheck("first-objects", s.first),
+		healthz.NamedCheck("stopping", s.stays))
+	if s.encryption != nil {
+		c.AddHealthChecks(healthz.NamedCheck("kms-providers", s.encryption.check))
+	}
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, else groups vanish from discovery
 	c.RESTOptionsGetter = options.Getter(s.foreignCodec)
 	if s.headers, err = s.requestHeaders(); err != nil {

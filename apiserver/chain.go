@@ -5,8 +5,6 @@ import (
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/util/sets"
-	auditinternal "k8s.io/apiserver/pkg/apis/audit"
-	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
@@ -15,12 +13,6 @@ import (
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 
 	"skein.dev/skein/api/role"
-)
-
-// In-flight limits protect the peer until fairness does.
-const (
-	maxReads  = 3000
-	maxWrites = 1000
 )
 
 func longRunning() genericapirequest.LongRunningRequestCheck {
@@ -35,31 +27,27 @@ func longRunning() genericapirequest.LongRunningRequestCheck {
 func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
 	h := withFence(s.short.wrap(s.described(api)))
 	h = genericapifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
-	h = genericfilters.WithMaxInFlightLimit(h, maxReads, maxWrites, c.LongRunningFunc)
+	s.fair = s.newFairness(h, c.LongRunningFunc, c.RequestTimeout)
+	h = s.fair
 	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
+	unauthorized := genericapifilters.Unauthorized(c.Serializer)
+	if s.audit.on() {
+		h = genericapifilters.WithAudit(h, s.audit.backend, s.audit.policy, c.LongRunningFunc)
+		unauthorized = genericapifilters.WithFailedAuthenticationAudit(unauthorized, s.audit.backend, s.audit.policy)
+	}
 	h = genericapifilters.WithAuthentication(h, c.Authentication.Authenticator,
-		genericapifilters.Unauthorized(c.Serializer), c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
+		unauthorized, c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
 	h = genericapifilters.WithWarningRecorder(h)
-	h = genericapifilters.WithRequestDeadline(h, nil, nil, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+	h = genericapifilters.WithRequestDeadline(h, s.audit.backend, s.audit.policy, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
 	h = s.endStreams(h, c.LongRunningFunc)
+	if s.cfg.GoawayChance > 0 {
+		h = genericfilters.WithProbabilisticGoaway(h, s.cfg.GoawayChance)
+	}
 	h = genericapifilters.WithCacheControl(h)
+	h = genericfilters.WithHSTS(h, s.cfg.HSTS)
 	h = genericapifilters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = genericapifilters.WithRequestReceivedTimestamp(h)
-	return unaudited(genericfilters.WithPanicRecovery(h, c.RequestInfoResolver))
-}
-
-// unaudited tells the library that nobody audits: without a word it collects
-// for an auditor who may come. Reads can do without the word, but some of its
-// code for writes takes it for granted.
-func unaudited(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet {
-			ctx := audit.WithAuditContext(r.Context())
-			_ = audit.AuditContextFrom(ctx).Init(audit.RequestAuditConfig{Level: auditinternal.LevelNone}, nil) // fails only the second time
-			r = r.WithContext(ctx)
-		}
-		h.ServeHTTP(w, r)
-	})
+	return s.audit.init(genericfilters.WithPanicRecovery(h, c.RequestInfoResolver))
 }
 
 // endStreams ends watches and streams when the server stops, so that they do

@@ -9,6 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"time"
+
+	"k8s.io/apiserver/pkg/server/options"
 
 	"skein.dev/skein/api/member"
 	"skein.dev/skein/api/store"
@@ -57,6 +60,11 @@ type Config struct {
 	// are stored in plain, which only tests want.
 	Sealing []SealingKey
 
+	// EncryptionFile holds an EncryptionConfiguration, which is followed. It
+	// must say the same on all peers before its first providers encrypt.
+	// Empty: only secrets are sealed, by the keys above.
+	EncryptionFile string
+
 	// ServiceCIDRs are the ranges of cluster addresses, at most one an IP
 	// family, the primary family first. Empty means 10.96.0.0/16.
 	ServiceCIDRs []netip.Prefix
@@ -69,6 +77,26 @@ type Config struct {
 	// AdmissionFile holds an AdmissionConfiguration for plugins that can be
 	// configured; empty: none is.
 	AdmissionFile string
+
+	// Audit says what is audited, and where events go; nil: nothing is.
+	Audit *options.AuditOptions
+
+	// MaxReads and MaxWrites are how many requests are worked on at the same
+	// time; together they are what priority and fairness shares out. Zero
+	// means upstream's 400 and 200.
+	MaxReads, MaxWrites int
+
+	// RequestTimeout bounds requests that are not watches or streams; zero
+	// means a minute.
+	RequestTimeout time.Duration
+	// ShutdownDelay is how long the server goes on, no longer ready, before
+	// it stops.
+	ShutdownDelay time.Duration
+	// GoawayChance is the share of HTTP/2 requests whose client is told to
+	// connect anew, so that clients spread over the peers; zero: none.
+	GoawayChance float64
+	// HSTS are the directives of Strict-Transport-Security; empty: no header.
+	HSTS []string
 
 	// Kubelet says how node APIs are reached.
 	Kubelet Kubelet
@@ -137,6 +165,15 @@ func (c *Config) complete() error {
 		return errors.New("apiserver: Kinds are missing")
 	case c.Listener != nil && c.TLS == nil:
 		return errors.New("apiserver: a Listener needs TLS")
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = time.Minute
+	}
+	if c.MaxReads == 0 {
+		c.MaxReads = defaultReads
+	}
+	if c.MaxWrites == 0 {
+		c.MaxWrites = defaultWrites
 	}
 	if c.Issuer == "" {
 		c.Issuer = defaultIssuer

@@ -34,10 +34,14 @@ var (
 )
 
 func (s *Server) components() *components {
-	return &components{
+	c := &components{
 		TableConvertor: rest.NewDefaultTableConvertor(corev1.Resource("componentstatuses")),
 		checks:         []component{{"first-objects", s.first}, {"store-quorum", s.quorum}},
 	}
+	if s.audit.log != nil {
+		c.checks = append(c.checks, component{"audit-log", s.audit.log.state})
+	}
+	return c
 }
 
 // New implements rest.Storage.

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/informers/coordination"
 	"k8s.io/client-go/informers/core"
 	"k8s.io/client-go/informers/discovery"
+	"k8s.io/client-go/informers/flowcontrol"
 	"k8s.io/client-go/informers/internalinterfaces"
 	"k8s.io/client-go/informers/networking"
 	"k8s.io/client-go/informers/node"
@@ -87,6 +88,11 @@ func (f *factory) Core() core.Interface { return core.New(f, metav1.NamespaceAll
 
 // Discovery is one of the groups.
 func (f *factory) Discovery() discovery.Interface { return discovery.New(f, metav1.NamespaceAll, nil) }
+
+// Flowcontrol is one of the groups.
+func (f *factory) Flowcontrol() flowcontrol.Interface {
+	return flowcontrol.New(f, metav1.NamespaceAll, nil)
+}
 
 // Networking is one of the groups.
 func (f *factory) Networking() networking.Interface {

@@ -41,6 +41,7 @@ func (s *Server) maintain(ctx context.Context) error {
 		if err := s.untilDone(ctx, "create the first objects", s.begin); err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
+		g.Go(func() error { return s.keepFlows(ctx) })
 		return s.keepEndpoints(ctx)
 	})
 	return g.Wait()

@@ -15,8 +15,8 @@ import (
 // write in steps.
 const settleFor = 200 * time.Millisecond
 
-// followFiles takes up changes of the configuration files of who may come in
-// and who may do what, until ctx ends. What is wrong with a new content is
+// followFiles takes up changes of the configuration files of who may come in,
+// who may do what and how objects are kept, until ctx ends. What is wrong with a new content is
 // logged, and the one before holds.
 func (s *Server) followFiles(ctx context.Context) error {
 	reload := map[string]func(context.Context, []byte) error{}
@@ -25,6 +25,10 @@ func (s *Server) followFiles(ctx context.Context) error {
 	}
 	if s.cfg.AuthorizationFile != "" {
 		reload[s.cfg.AuthorizationFile] = s.chosen.reload
+	}
+	if s.encryption != nil {
+		// Its key services are asked for as long as there are requests.
+		reload[s.cfg.EncryptionFile] = func(context.Context, []byte) error { return s.encryption.reload(s.base) }
 	}
 	if len(reload) == 0 {
 		return nil

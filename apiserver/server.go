@@ -27,35 +27,43 @@ import (
 	"skein.dev/skein/apiserver/replica"
 )
 
-// shutdownGrace is how long requests under way may take when the server stops.
-const shutdownGrace = 2 * time.Second
+const (
+	// shutdownGrace is how long the library's hooks may take to have begun.
+	shutdownGrace = 2 * time.Second
+	// drainGrace is how long requests under way may take when the server stops.
+	drainGrace = 10 * time.Second
+)
 
 // Server is one peer's API server.
 type Server struct {
-	cfg       Config
-	scheme    *registry.Scheme
-	resources map[string]*registry.Resource // by "group/resource"
-	hub       *replica.Hub                  // reads the store for all informers
-	generic   *genericapiserver.GenericAPIServer
-	handler   http.Handler // the whole chain
-	short     shortcut
-	others    http.Handler // describes the APIs of other servers
-	publisher *publish.Publisher
-	tokens    *authn.Tokens
-	keys      *tokenKeys
-	sealed    value.Transformer // nil: nothing is sealed
-	bearer    authenticator.Token
-	headers   *authenticatorfactory.RequestHeaderConfig // nil: nobody speaks for others
-	rbac      *authz.RBAC
-	nodes     *authz.Node
-	authz     authorizer.Authorizer
-	rules     authorizer.RuleResolver
-	outside   *outside          // who is known by others' word
-	chosen    *chosen           // nil: no file says who decides
-	loaded    map[string][]byte // what configuration files held when they were last read
-	begun     atomic.Bool       // the first objects exist
-	once      sync.Once
-	policed   chan struct{} // closed when the authorizer has seen the first roles
+	cfg        Config
+	scheme     *registry.Scheme
+	resources  map[string]*registry.Resource // by "group/resource"
+	hub        *replica.Hub                  // reads the store for all informers
+	generic    *genericapiserver.GenericAPIServer
+	handler    http.Handler // the whole chain
+	short      shortcut
+	others     http.Handler // describes the APIs of other servers
+	publisher  *publish.Publisher
+	tokens     *authn.Tokens
+	keys       *tokenKeys
+	sealed     value.Transformer // nil: nothing is sealed
+	bearer     authenticator.Token
+	headers    *authenticatorfactory.RequestHeaderConfig // nil: nobody speaks for others
+	rbac       *authz.RBAC
+	nodes      *authz.Node
+	authz      authorizer.Authorizer
+	rules      authorizer.RuleResolver
+	outside    *outside          // who is known by others' word
+	chosen     *chosen           // nil: no file says who decides
+	loaded     map[string][]byte // what configuration files held when they were last read
+	audit      auditing
+	fair       *fairness
+	encryption *encryption // nil: no file
+	stopping   atomic.Bool // readiness fails, nothing else does yet
+	begun      atomic.Bool // the first objects exist
+	once       sync.Once
+	policed    chan struct{} // closed when the authorizer has seen the first roles
 
 	// base is the parent of in-process requests; serving that of streams.
 	// Both end with Run, serving first.
@@ -91,23 +99,39 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.publisher.Close()
 	defer s.endBase()
 	defer s.endServing()
+	stopAuditing, err := s.runAuditing()
+	if err != nil {
+		return err
+	}
+	defer stopAuditing()
 	hooks, stopHooks := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopHooks()
 	s.generic.RunPostStartHooks(hooks)
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.maintain(gctx) })
+	g.Go(func() error { return s.fair.run(gctx) })
 	if s.cfg.Listener != nil {
 		g.Go(func() error { return s.serve(gctx) })
 	}
 	g.Go(func() error {
 		<-gctx.Done()
+		s.stopping.Store(true)
+		s.linger()
 		s.settle(hooks)
 		stopHooks() // first the library's controllers, which are clients of ours
 		s.endServing()
 		return nil
 	})
 	return g.Wait()
+}
+
+// linger goes on serving while those who send requests here find out that they
+// should send them elsewhere.
+func (s *Server) linger() {
+	if s.cfg.ShutdownDelay > 0 {
+		<-time.After(s.cfg.ShutdownDelay)
+	}
 }
 
 // settle waits a little for the library's hooks to have begun: one that is
@@ -153,7 +177,8 @@ func (s *Server) serve(ctx context.Context) error {
 	wg.Go(func() {
 		defer close(stopped)
 		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		s.linger()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainGrace)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
 			_ = srv.Close()
@@ -220,6 +245,14 @@ func (s *Server) front(chain http.Handler) http.Handler {
 func (s *Server) first(*http.Request) error {
 	if !s.begun.Load() {
 		return errors.New("the cluster's first objects are not there yet")
+	}
+	return nil
+}
+
+// stays is the readiness check of a server that is about to stop.
+func (s *Server) stays(*http.Request) error {
+	if s.stopping.Load() {
+		return errors.New("process is shutting down")
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type fixture struct {
 	addr  string
 	ca    *authority
 	key   *ecdsa.PrivateKey
+	stop  context.CancelFunc
 }
 
 // authority signs the certificates of a test.
@@ -129,6 +130,7 @@ func start(tb testing.TB, change ...func(*apiserver.Config)) *fixture {
 		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	f.stop = cancel
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
 	tb.Cleanup(func() {

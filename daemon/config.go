@@ -39,6 +39,7 @@ type Config struct {
 	// API server, TokenWebhookConfig a kubeconfig; each peer has its own.
 	AuthenticationConfig, AuthorizationConfig string
 	TokenWebhookConfig, TokenWebhookVersion   string
+	API                                       APIConfig
 }
 
 // DefaultConfig is what holds where the operator says nothing.
@@ -58,6 +59,7 @@ func DefaultConfig() Config {
 		Scheduler:     true,
 		Controllers:   []string{"*"},
 		LogLevel:      "info",
+		API:           defaultAPIConfig(),
 
 		TokenWebhookVersion: "v1beta1",
 	}
@@ -87,6 +89,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.TokenWebhookConfig, "authentication-token-webhook-config-file", c.TokenWebhookConfig, "kubeconfig of a server that is asked about unknown tokens (give it to every peer)")
 	fs.StringVar(&c.TokenWebhookVersion, "authentication-token-webhook-version", c.TokenWebhookVersion, "API version of the TokenReview that server takes")
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.API.addFlags(fs)
 }
 
 // Complete fills what was left empty from the machine and checks the rest.
@@ -122,6 +125,9 @@ func (c *Config) Complete() error {
 		if port < 1 || port > 65535 {
 			return fmt.Errorf("%s %d: must be between 1 and 65535", flag, port)
 		}
+	}
+	if err := c.API.complete(); err != nil {
+		return err
 	}
 	if err := c.checkParts(); err != nil {
 		return err

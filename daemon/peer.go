@@ -224,6 +224,9 @@ func (p *peer) makeAPI(context.Context) error {
 			{Path: identity.JoinPath, Handler: join, Open: true},
 			{Path: statusPath, Handler: st},
 		},
+		AdmissionFile: p.API.AdmissionFile, EncryptionFile: p.API.EncryptionFile, Audit: p.API.Audit,
+		MaxReads: p.API.MaxReads, MaxWrites: p.API.MaxWrites, RequestTimeout: p.API.RequestTimeout,
+		ShutdownDelay: p.API.ShutdownDelay, GoawayChance: p.API.GoawayChance, HSTS: p.API.HSTS,
 		Endpoints: p.membership.endpoints, EndpointsChanged: p.pool.Changed, Log: log,
 	})
 	if err != nil {

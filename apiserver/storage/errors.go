@@ -88,7 +88,7 @@ func StoreError(err error) error {
 	case errors.Is(err, store.ErrCompacted):
 		return apierrors.NewResourceExpired("the requested resource version is no longer available")
 	case errors.Is(err, context.DeadlineExceeded):
-		return apierrors.NewTimeoutError("the store did not answer in time", 1)
+		return apierrors.NewTimeoutError("request did not complete within the allotted timeout", 1)
 	}
 	return err
 }
