@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
+
+	"skein.dev/skein/kubelet/pressure"
 )
 
 // Config is what an operator may set for one peer. Every field is a flag and,
@@ -34,6 +36,8 @@ type Config struct {
 	CgroupParent    string   // all cgroups of this peer are made below it
 	Scheduler       bool     // whether this peer may schedule
 	Controllers     []string // which controllers run while this peer has their role, as kube-controller-manager reads it
+	EvictionHard    []string // as upstream's flag has them: "signal<amount"; upstream's own if empty
+	ImageHigh       int      // percentage of the images' disk from which on unused ones go
 	LogLevel        string
 	// AuthenticationConfig and AuthorizationConfig are upstream's files of the
 	// API server, TokenWebhookConfig a kubeconfig; each peer has its own.
@@ -58,6 +62,7 @@ func DefaultConfig() Config {
 		CgroupParent:  "/skein",
 		Scheduler:     true,
 		Controllers:   []string{"*"},
+		ImageHigh:     85,
 		LogLevel:      "info",
 		API:           defaultAPIConfig(),
 
@@ -88,6 +93,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.AuthorizationConfig, "authorization-config", c.AuthorizationConfig, "AuthorizationConfiguration file: who decides, Node and RBAC among them; read again when it changes (give it to every peer)")
 	fs.StringVar(&c.TokenWebhookConfig, "authentication-token-webhook-config-file", c.TokenWebhookConfig, "kubeconfig of a server that is asked about unknown tokens (give it to every peer)")
 	fs.StringVar(&c.TokenWebhookVersion, "authentication-token-webhook-version", c.TokenWebhookVersion, "API version of the TokenReview that server takes")
+	fs.StringSliceVar(&c.EvictionHard, "eviction-hard", c.EvictionHard, `thresholds below which pods are evicted, such as "imagefs.available<15%" (default: the kubelet's)`)
+	fs.IntVar(&c.ImageHigh, "image-gc-high-threshold", c.ImageHigh, "percentage of the images' disk in use from which on unused images are removed; 100 keeps them all")
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	c.API.addFlags(fs)
 }
@@ -126,6 +133,12 @@ func (c *Config) Complete() error {
 			return fmt.Errorf("%s %d: must be between 1 and 65535", flag, port)
 		}
 	}
+	if _, err := c.evictionHard(); err != nil {
+		return err
+	}
+	if c.ImageHigh < 1 || c.ImageHigh > 100 {
+		return fmt.Errorf("image-gc-high-threshold %d: must be between 1 and 100", c.ImageHigh)
+	}
 	if err := c.API.complete(); err != nil {
 		return err
 	}
@@ -143,6 +156,25 @@ func (c *Config) Complete() error {
 		}
 	}
 	return nil
+}
+
+// evictionHard are the thresholds as the kubelet takes them, nil for its own.
+func (c *Config) evictionHard() (map[string]string, error) {
+	var out map[string]string
+	for _, text := range c.EvictionHard {
+		signal, amount, ok := strings.Cut(text, "<")
+		if !ok {
+			return nil, fmt.Errorf("eviction-hard %q: want signal<amount", text)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[signal] = amount
+	}
+	if _, err := pressure.Parse(out); err != nil {
+		return nil, fmt.Errorf("eviction-hard: %w", err)
+	}
+	return out, nil
 }
 
 // findAddresses returns the machine's own global addresses, IPv4 first.

@@ -306,7 +306,12 @@ func (p *peer) makeKubelet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	evict, err := p.evictionHard()
+	if err != nil {
+		return err
+	}
 	p.kubelet, err = kubelet.New(kubelet.Config{
+		EvictionHard: evict, ImageHigh: p.ImageHigh,
 		Kit: kit, NodeIPs: p.Addresses, CRIEndpoint: p.engine.Endpoint(),
 		RootDir: filepath.Join(p.DataDir, kubeletDir), LogDir: filepath.Join(p.DataDir, "pods"),
 		CgroupRoot: p.CgroupParent, ClusterDNS: p.record.Settings.dnsAddresses(), ClusterDomain: p.ClusterDomain,

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"skein.dev/skein/api/component"
+	"skein.dev/skein/kubelet/pressure"
 	"skein.dev/skein/network/lb"
 )
 
@@ -75,6 +76,9 @@ type Config struct {
 	// EvictionHard are the thresholds below which pods are evicted, as in
 	// KubeletConfiguration; nil means upstream's defaults.
 	EvictionHard map[string]string
+	// ImageHigh is the percentage of the images' disk in use from which on
+	// unused images go; 85 by default, 100 keeps all.
+	ImageHigh int
 	// Relist is the period of full comparisons with the runtime; 30 s.
 	Relist time.Duration
 }
@@ -104,6 +108,9 @@ func (c *Config) complete() error {
 	orDefault(&c.Listen, ":10250")
 	if c.Listen != "-" && c.TLS == nil {
 		return errors.New("kubelet: the node API needs a TLS configuration")
+	}
+	if c.ImageHigh == 0 {
+		c.ImageHigh = pressure.High
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110

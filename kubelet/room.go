@@ -183,7 +183,7 @@ func (r *room) lookAtImages(ctx context.Context, now time.Time) {
 	}
 	r.images.Look(all, now)
 	disk := r.have()[pressure.ImageDisk]
-	need := pressure.Excess(disk)
+	need := pressure.Excess(disk, int64(r.k.cfg.ImageHigh))
 	if need <= 0 {
 		return
 	}

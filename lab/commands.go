@@ -29,6 +29,8 @@ func (s Skein) flags(p Peer) []string {
 	return []string{
 		"--name", p.Name, "--address", p.Address.String(), "--data-dir", p.Dir, "--state-dir", p.StateDir(),
 		"--kubeconfig-out", p.Kubeconfig(), "--cgroup-parent", p.Cgroup, "--detach",
+		// The disk is the whole machine's: how full it is is not the lab's concern.
+		"--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100",
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 )
 
 // The policy of image collection, with upstream's defaults: above High percent
-// of the disk, unused images go until Low is reached, the longest unused first
-// and none that came within MinAge, because its container may just be made.
+// of the disk, unused images go until it is Low or less, the longest unused
+// first and none that came within MinAge, because its container may just be made.
 const (
 	High   = 85
 	Low    = 80
@@ -47,12 +47,13 @@ func (m *Images) Look(all []Image, now time.Time) {
 	m.seen = next
 }
 
-// Excess is how many bytes of a disk have to be freed by the policy.
-func Excess(disk Sample) int64 {
-	if disk.Capacity <= 0 || 100-disk.Available*100/disk.Capacity < High {
+// Excess is how many bytes of a disk have to be freed by the policy, with
+// another high mark than High perhaps; 100 frees none.
+func Excess(disk Sample, high int64) int64 {
+	if high >= 100 || disk.Capacity <= 0 || 100-disk.Available*100/disk.Capacity < high {
 		return 0
 	}
-	return disk.Capacity*(100-Low)/100 - disk.Available
+	return disk.Capacity*(100-min(high, Low))/100 - disk.Available
 }
 
 // Unused are the images that may go, in the order in which they do.

@@ -147,10 +147,13 @@ func TestTheLongestUnusedImageGoesFirst(t *testing.T) {
 	if !slices.Equal(got, []string{"never", "lately"}) {
 		t.Errorf("got %v", got)
 	}
-	if n := pressure.Excess(pressure.Sample{Available: 16, Capacity: 100}); n != 0 {
+	if n := pressure.Excess(pressure.Sample{Available: 16, Capacity: 100}, pressure.High); n != 0 {
 		t.Errorf("84 %% used: %d to free", n)
 	}
-	if n := pressure.Excess(pressure.Sample{Available: 10, Capacity: 100}); n != 10 {
+	if n := pressure.Excess(pressure.Sample{Available: 10, Capacity: 100}, 100); n != 0 {
+		t.Errorf("with a high mark of 100: %d bytes in excess", n)
+	}
+	if n := pressure.Excess(pressure.Sample{Available: 10, Capacity: 100}, pressure.High); n != 10 {
 		t.Errorf("90 %% used: %d to free, want 10", n)
 	}
 }
