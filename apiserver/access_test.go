@@ -87,6 +87,34 @@ func TestABoundTokenLivesAsLongAsItsPod(t *testing.T) {
 	}
 }
 
+func TestANodeGetsTheTokensOfItsPodsAndNoOthers(t *testing.T) {
+	f := start(t)
+	c := f.client(t, f.admin(t))
+	account(t, c, "default")
+	if _, err := c.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod, err := c.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := f.client(t, f.user(t, "system:node:n1", "system:nodes"))
+	for audience, allowed := range map[string]bool{"": true, "elsewhere": false} {
+		req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		}}
+		if audience != "" {
+			req.Spec.Audiences = []string{audience}
+		}
+		_, err := node.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "default", req, metav1.CreateOptions{})
+		if allowed && err != nil || !allowed && !apierrors.IsForbidden(err) {
+			t.Errorf("audience %q: got %v, allowed %t", audience, err, allowed)
+		}
+	}
+}
+
 func TestForgedAndForeignTokensAreRefused(t *testing.T) {
 	f, other := start(t), start(t)
 	c := other.client(t, other.admin(t))

@@ -38,8 +38,6 @@ func (c Config) nodeRestriction(ctx context.Context, a admission.Attributes) err
 		return c.restrictPod(node, a)
 	case "persistentvolumeclaims":
 		return restrictClaim(node, a)
-	case "serviceaccounts":
-		return c.restrictToken(ctx, node, a)
 	case "podcertificaterequests.certificates.k8s.io":
 		return c.restrictPodCertificate(ctx, node, a)
 	case "leases.coordination.k8s.io":
@@ -152,11 +150,20 @@ func restrictClaim(node string, a admission.Attributes) error {
 	return nil
 }
 
+// nodeToken is the part of nodeRestriction that looks at what the node itself
+// has asked for.
+func (c Config) nodeToken(ctx context.Context, a admission.Attributes) error {
+	if node, ok := authz.NodeName(a.GetUserInfo()); ok && is(a, "", "serviceaccounts", "token") {
+		return c.restrictToken(ctx, node, a)
+	}
+	return nil
+}
+
 // restrictToken lets a node ask only for tokens that die with a pod of its own
 // and that the pod is meant to have.
 func (c Config) restrictToken(ctx context.Context, node string, a admission.Attributes) error {
 	req, ok := a.GetObject().(*authenticationv1.TokenRequest)
-	if !ok || a.GetSubresource() != "token" {
+	if !ok {
 		return nil
 	}
 	ref := req.Spec.BoundObjectRef
