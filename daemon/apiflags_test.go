@@ -11,7 +11,7 @@ import (
 	"skein.dev/skein/daemon"
 )
 
-func parsed(t *testing.T, args ...string) (daemon.Config, *pflag.FlagSet) {
+func parsed(t *testing.T, args ...string) (*daemon.Config, *pflag.FlagSet) {
 	t.Helper()
 	c := daemon.DefaultConfig()
 	fs := pflag.NewFlagSet("up", pflag.ContinueOnError)
@@ -19,7 +19,7 @@ func parsed(t *testing.T, args ...string) (daemon.Config, *pflag.FlagSet) {
 	if err := fs.Parse(append([]string{"--name=a", "--address=192.0.2.1"}, args...)); err != nil {
 		t.Fatal(err)
 	}
-	return c, fs
+	return &c, fs // the flags set what they were added to
 }
 
 func TestAPIFlagsSurviveARestart(t *testing.T) {

@@ -140,7 +140,9 @@ func (p *Port) accept(ctx context.Context, wg *sync.WaitGroup) error {
 	for {
 		c, err := p.ln.Accept()
 		if err == nil {
-			wg.Go(func() { p.serve(ctx, c) })
+			// Here and not in its goroutine: who gives way is who came first.
+			leave := p.greeting.enter(c)
+			wg.Go(func() { p.serve(ctx, c, leave) })
 			continue
 		}
 		if ctx.Err() != nil {
@@ -159,10 +161,9 @@ func (p *Port) accept(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 }
 
-// serve sorts one connection. Its own goroutine ends when the connection has
-// been handed over.
-func (p *Port) serve(ctx context.Context, c net.Conn) {
-	leave := p.greeting.enter(c)
+// serve sorts one connection, which leave takes out of its greeting. Its own
+// goroutine ends when the connection has been handed over.
+func (p *Port) serve(ctx context.Context, c net.Conn, leave func()) {
 	offered, replay, err := peek(c, time.Now().Add(p.cfg.Timeout))
 	leave()
 	if err != nil {

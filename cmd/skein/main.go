@@ -31,6 +31,9 @@ func run(ctx context.Context, name string) int {
 		Streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 		Version: version,
 		Daemon: func(ctx context.Context, dataDir string) error {
+			if err := daemon.LeadLibraryLog(dataDir, os.Stderr); err != nil {
+				return err
+			}
 			return daemon.Run(ctx, dataDir, version, os.Stderr)
 		},
 	}
