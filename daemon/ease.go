@@ -96,7 +96,7 @@ func collected() <-chan struct{} {
 // starting ran is most of them, and it does not run again.
 func trim(ctx context.Context, log *slog.Logger) {
 	debug.FreeOSMemory()
-	maps, err := os.ReadFile("/proc/self/maps")
+	maps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		log.DebugContext(ctx, "own memory is not known", "err", err)
 		return
@@ -117,21 +117,38 @@ func trim(ctx context.Context, log *slog.Logger) {
 // span is a range of addresses.
 type span struct{ from, to uintptr }
 
-// programPages finds, in the text of /proc/PID/maps, what of the program at
-// exe is mapped and can only be read: there the file has all that memory has.
-func programPages(maps, exe string) []span {
+// programPages finds, in the text of /proc/PID/smaps, what of the program at
+// exe is mapped, can only be read and never was written: there the file has
+// all that memory has. Where the loader has put addresses in (RELRO), a range
+// is read-only too, but has pages of its own, and without them the program
+// would jump to nowhere.
+func programPages(smaps, exe string) []span {
 	var out []span
-	for line := range strings.Lines(maps) {
+	var at span // the range that the lines speak of, empty if it is none of ours
+	for line := range strings.Lines(smaps) {
 		fields := strings.Fields(line)
-		if len(fields) < 6 || strings.Join(fields[5:], " ") != exe || strings.Contains(fields[1], "w") {
-			continue
-		}
-		from, to, _ := strings.Cut(fields[0], "-")
-		a, err := strconv.ParseUint(from, 16, 64)
-		b, err2 := strconv.ParseUint(to, 16, 64)
-		if err == nil && err2 == nil && a < b {
-			out = append(out, span{uintptr(a), uintptr(b)})
+		switch {
+		case len(fields) >= 6 && strings.Contains(fields[0], "-"):
+			at = span{}
+			if strings.Join(fields[5:], " ") == exe && !strings.Contains(fields[1], "w") {
+				at = addresses(fields[0])
+			}
+		case len(fields) >= 5 && strings.Contains(fields[0], "-"):
+			at = span{} // of no file
+		case len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0" && at != (span{}):
+			out = append(out, at)
 		}
 	}
 	return out
+}
+
+// addresses reads "from-to" in hexadecimal; what is no range is empty.
+func addresses(text string) span {
+	from, to, _ := strings.Cut(text, "-")
+	a, err := strconv.ParseUint(from, 16, 64)
+	b, err2 := strconv.ParseUint(to, 16, 64)
+	if err != nil || err2 != nil || a >= b {
+		return span{}
+	}
+	return span{uintptr(a), uintptr(b)}
 }

@@ -38,22 +38,32 @@ func TestTheHeapGrowsAtWorkAndShrinksAtRest(t *testing.T) {
 
 func TestOnlyPagesThatTheFileHasAsWellAreGivenBack(t *testing.T) {
 	t.Parallel()
-	const maps = `00400000-03b48000 r-xp 00000000 fe:00 123                        /opt/my skein
+	const smaps = `00400000-03b48000 r-xp 00000000 fe:00 123                        /opt/my skein
+Rss:               12000 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
 03b48000-087f3000 r--p 03748000 fe:00 123                        /opt/my skein
-087f3000-08975000 rw-p 083f3000 fe:00 123                        /opt/my skein
+Anonymous:             0 kB
+087f3000-087f4000 r--p 083f3000 fe:00 123                        /opt/my skein
+Anonymous:             4 kB
+087f4000-08975000 rw-p 083f4000 fe:00 123                        /opt/my skein
+Anonymous:             0 kB
 08975000-0a9d3000 rw-p 00000000 00:00 0
+Anonymous:             0 kB
 7f7b5c000000-7f7b5c021000 r--p 00000000 fe:00 9                  /opt/other
+Anonymous:             0 kB
 7ffd1c5f4000-7ffd1c615000 rw-p 00000000 00:00 0                  [stack]
+Anonymous:             0 kB
 `
 	want := []span{{0x400000, 0x3b48000}, {0x3b48000, 0x87f3000}}
-	if d := cmp.Diff(want, programPages(maps, "/opt/my skein"), cmp.AllowUnexported(span{})); d != "" {
+	if d := cmp.Diff(want, programPages(smaps, "/opt/my skein"), cmp.AllowUnexported(span{})); d != "" {
 		t.Errorf("pages to give back (-want +got)\n%s", d)
 	}
 }
 
 func TestAProgramGoesOnWithoutThePagesItGaveBack(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile("/proc/self/maps")
+	raw, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		t.Skip("no /proc here:", err)
 	}
