@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,12 +135,7 @@ func privileged(r *http.Request) bool {
 	if !ok {
 		return false
 	}
-	for _, g := range u.GetGroups() {
-		if g == user.SystemPrivilegedGroup {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup)
 }
 
 // run puts up the gate whenever it is wanted, until ctx ends.

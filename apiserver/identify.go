@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
@@ -149,16 +148,6 @@ func (r reader) Secret(namespace, name string) *corev1.Secret {
 // Node implements authn.Reader.
 func (r reader) Node(name string) *corev1.Node {
 	return find[*corev1.Node](r.s, "/nodes", "", name)
-}
-
-// Namespace implements admit.Reader.
-func (r reader) Namespace(name string) *corev1.Namespace {
-	return find[*corev1.Namespace](r.s, "/namespaces", "", name)
-}
-
-// PriorityClass implements admit.Reader.
-func (r reader) PriorityClass(name string) *schedulingv1.PriorityClass {
-	return find[*schedulingv1.PriorityClass](r.s, schedulingv1.GroupName+"/priorityclasses", "", name)
 }
 
 // Get implements authz.Objects.

@@ -156,11 +156,10 @@ func memory() (total, available int64) {
 		if err != nil {
 			return 0, 0
 		}
-		if f[0] == "MemTotal:" {
-			total = n << 10
-		} else {
+		if f[0] == "MemAvailable:" {
 			return total, n << 10 // the third line of the file
 		}
+		total = n << 10
 	}
 	return 0, 0
 }

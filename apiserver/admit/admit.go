@@ -12,7 +12,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
@@ -24,11 +23,9 @@ import (
 
 // Reader finds objects in the replica; nil means that there is none.
 type Reader interface {
-	Namespace(name string) *corev1.Namespace
 	ServiceAccount(namespace, name string) *corev1.ServiceAccount
 	Pod(namespace, name string) *corev1.Pod
 	Node(name string) *corev1.Node
-	PriorityClass(name string) *schedulingv1.PriorityClass
 	// Get finds an object of the "group/resource".
 	Get(resource, namespace, name string) runtime.Object
 	// Each yields the objects of the "group/resource" in a namespace, or in
@@ -36,6 +33,11 @@ type Reader interface {
 	Each(resource, namespace string) iter.Seq[runtime.Object]
 	// CatchUp makes the next reads see all that was written anywhere before.
 	CatchUp(ctx context.Context) error
+}
+
+func namespaceOf(r Reader, name string) *corev1.Namespace {
+	ns, _ := r.Get("/namespaces", "", name).(*corev1.Namespace)
+	return ns
 }
 
 // Config is what the rules look at.

@@ -22,12 +22,12 @@ func (c Config) namespaceLifecycle(ctx context.Context, a admission.Attributes) 
 	if a.GetNamespace() == "" || a.GetOperation() == admission.Delete || a.GetResource().Group == "authorization.k8s.io" {
 		return nil
 	}
-	ns := c.Reader.Namespace(a.GetNamespace())
+	ns := namespaceOf(c.Reader, a.GetNamespace())
 	if ns == nil {
 		if err := c.Reader.CatchUp(ctx); err != nil {
 			return err
 		}
-		if ns = c.Reader.Namespace(a.GetNamespace()); ns == nil {
+		if ns = namespaceOf(c.Reader, a.GetNamespace()); ns == nil {
 			return apierrors.NewNotFound(corev1.Resource("namespaces"), a.GetNamespace())
 		}
 	}

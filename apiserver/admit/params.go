@@ -106,7 +106,7 @@ func (c Config) deviceAdmin(_ context.Context, a admission.Attributes) error {
 	if path == nil {
 		return nil
 	}
-	ns := c.Reader.Namespace(a.GetNamespace())
+	ns := namespaceOf(c.Reader, a.GetNamespace())
 	if ns != nil && ns.Labels[resourcev1.DRAAdminNamespaceLabelKey] == "true" {
 		return nil
 	}

@@ -83,8 +83,8 @@ func (c Config) priority(_ context.Context, a admission.Attributes) error {
 	case nodeCritical:
 		rank = nodeCriticalRank
 	default:
-		pc := c.Reader.PriorityClass(name)
-		if pc == nil {
+		pc, ok := c.Reader.Get(schedulingv1.GroupName+"/priorityclasses", "", name).(*schedulingv1.PriorityClass)
+		if !ok {
 			return refuse(a, "no PriorityClass with name %v was found", name)
 		}
 		rank = pc.Value

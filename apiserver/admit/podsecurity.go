@@ -97,7 +97,7 @@ func (p *podSecurity) load(config *podsecurityconfig.PodSecurityConfiguration) (
 
 // GetNamespace implements the library's NamespaceGetter.
 func (p *podSecurity) GetNamespace(_ context.Context, name string) (*corev1.Namespace, error) {
-	ns := p.reader.Namespace(name)
+	ns := namespaceOf(p.reader, name)
 	if ns == nil {
 		return nil, apierrors.NewNotFound(corev1.Resource("namespaces"), name)
 	}
@@ -126,7 +126,7 @@ func (p *podSecurity) concerns(a admission.Attributes) bool {
 	if p.restricts {
 		return true
 	}
-	ns := p.reader.Namespace(a.GetNamespace())
+	ns := namespaceOf(p.reader, a.GetNamespace())
 	return ns == nil || asksForSecurity(ns)
 }
 

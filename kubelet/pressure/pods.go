@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -69,16 +70,17 @@ func Message(s Short, u *Usage) string {
 		format = resource.DecimalSI
 	}
 	amount := func(n int64) string { return resource.NewQuantity(n, format).String() }
-	out := fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s. ",
+	var out strings.Builder
+	fmt.Fprintf(&out, "The node was low on resource: %s. Threshold quantity: %s, available: %s. ",
 		r, amount(s.Threshold.least(s.Sample)), amount(s.Sample.Available))
 	for i := range u.Pod.Spec.Containers {
 		c := &u.Pod.Spec.Containers[i]
 		request := c.Resources.Requests[r]
 		if used, ok := u.Containers[c.Name]; ok && used > request.Value() {
-			out += fmt.Sprintf("Container %s was using %s, request is %s, has larger consumption of %s. ", c.Name, amount(used), request.String(), r)
+			fmt.Fprintf(&out, "Container %s was using %s, request is %s, has larger consumption of %s. ", c.Name, amount(used), request.String(), r)
 		}
 	}
-	return out
+	return out.String()
 }
 
 // Refuses says why a node under these conditions does not take the pod, empty

@@ -76,6 +76,12 @@ type issue struct {
 	refused error
 }
 
+// settled: there is nothing to ask for, as the signer has refused for good or
+// what it gave is good for a while.
+func (i *issue) settled(now time.Time) bool {
+	return i.refused != nil || i.have != nil && now.Before(i.have.renew)
+}
+
 // certificate returns a pod's key and certificates (KEP-4317) and when to call
 // again. The key never leaves the node.
 func (s *Set) certificate(ctx context.Context, pod *corev1.Pod, volume string, index int, p *corev1.PodCertificateProjection) (*credential, time.Time, error) {
@@ -116,7 +122,7 @@ func (s *Set) certificate(ctx context.Context, pod *corev1.Pod, volume string, i
 func (s *Set) advance(ctx context.Context, pod *corev1.Pod, p *corev1.PodCertificateProjection, state *issue) error {
 	now := time.Now()
 	if state.pending == nil {
-		if state.refused != nil || state.have != nil && now.Before(state.have.renew) {
+		if state.settled(now) {
 			return nil
 		}
 		key, request, err := newKey(p.KeyType)

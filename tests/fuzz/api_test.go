@@ -52,46 +52,46 @@ func FuzzBodies(f *testing.F) {
 		}
 		at := path + "/" + url.PathEscape(created.GetName())
 		defer t.ask(tt, http.MethodDelete, at+"?gracePeriodSeconds=0", asJSON, asJSON, nil)
-		t.comesBack(tt, at, &created)
+		comesBack(tt, t, at, &created)
 	})
 }
 
 // comesBack reads an object in both encodings and compares it with what the
 // server said when it stored it.
-func (t *target) comesBack(tt *testing.T, at string, created *unstructured.Unstructured) {
-	tt.Helper()
-	got := t.ask(tt, http.MethodGet, at, asJSON, asJSON, nil)
+func comesBack(t *testing.T, on *target, at string, created *unstructured.Unstructured) {
+	t.Helper()
+	got := on.ask(t, http.MethodGet, at, asJSON, asJSON, nil)
 	if got.code != http.StatusOK {
 		return // a controller or a collector was faster
 	}
 	var read unstructured.Unstructured
 	if err := read.UnmarshalJSON(got.body); err != nil {
-		tt.Fatal(err)
+		t.Fatal(err)
 	}
 	if read.GetResourceVersion() == created.GetResourceVersion() {
 		if d := cmp.Diff(created.Object, read.Object); d != "" {
-			tt.Fatalf("%s is not what was created (-created +read):\n%s", at, d)
+			t.Fatalf("%s is not what was created (-created +read):\n%s", at, d)
 		}
 	}
-	pb := t.ask(tt, http.MethodGet, at, asJSON, asProtobuf+", "+asJSON, nil)
+	pb := on.ask(t, http.MethodGet, at, asJSON, asProtobuf+", "+asJSON, nil)
 	obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(pb.body, nil, nil)
 	if err != nil {
 		return // a kind that has no protobuf, or none that client-go knows
 	}
 	js, err := json.Marshal(obj)
 	if err != nil {
-		tt.Fatal(err)
+		t.Fatal(err)
 	}
 	typed, _, err := scheme.Codecs.UniversalDeserializer().Decode(got.body, nil, nil)
 	if err != nil {
-		tt.Fatalf("%s: what was stored cannot be read: %v", at, err)
+		t.Fatalf("%s: what was stored cannot be read: %v", at, err)
 	}
 	want, err := json.Marshal(typed)
 	if err != nil {
-		tt.Fatal(err)
+		t.Fatal(err)
 	}
 	if string(js) != string(want) {
-		tt.Fatalf("%s differs in protobuf (-JSON +protobuf):\n%s", at, cmp.Diff(string(want), string(js)))
+		t.Fatalf("%s differs in protobuf (-JSON +protobuf):\n%s", at, cmp.Diff(string(want), string(js)))
 	}
 }
 
@@ -128,7 +128,7 @@ func FuzzPatches(f *testing.F) {
 			got := t.ask(tt, http.MethodPatch, at, kind, asJSON, patch)
 			var patched unstructured.Unstructured
 			if got.code == http.StatusOK && sub == "" && patched.UnmarshalJSON(got.body) == nil {
-				t.comesBack(tt, path+"/web", &patched)
+				comesBack(tt, t, path+"/web", &patched)
 			}
 		}
 	})
