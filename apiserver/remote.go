@@ -17,7 +17,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
-	aggclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
+	aggclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
+	agginformers "k8s.io/kube-aggregator/pkg/client/informers/externalversions"
 	availabilitymetrics "k8s.io/kube-aggregator/pkg/controllers/status/metrics"
 	"k8s.io/kube-aggregator/pkg/controllers/status/remote"
 
@@ -52,7 +53,7 @@ func (s *Server) watchRemotes(agg *aggregator.APIAggregator, cfg *genericapiserv
 				return
 			case <-first:
 			}
-			if err := s.runRemotes(c, agg, cfg); err != nil {
+			if err := s.runRemotes(c, cfg); err != nil {
 				s.cfg.Log.ErrorContext(c, "aggregated api servers are not watched", "error", err)
 			}
 		}()
@@ -60,7 +61,7 @@ func (s *Server) watchRemotes(agg *aggregator.APIAggregator, cfg *genericapiserv
 	})
 }
 
-func (s *Server) runRemotes(ctx context.Context, agg *aggregator.APIAggregator, cfg *genericapiserver.RecommendedConfig) error {
+func (s *Server) runRemotes(ctx context.Context, cfg *genericapiserver.RecommendedConfig) error {
 	client, err := kubernetes.NewForConfig(cfg.LoopbackClientConfig)
 	if err != nil {
 		return err
@@ -70,12 +71,16 @@ func (s *Server) runRemotes(ctx context.Context, agg *aggregator.APIAggregator, 
 		return err
 	}
 	informers := s.Informers(client)
-	checker, err := remote.New(agg.APIRegistrationInformers.Apiregistration().V1().APIServices(),
+	// Not the aggregator's informer of APIServices: that one may be stopping
+	// by now, and the checker cannot be made on one that has stopped.
+	services := agginformers.NewSharedInformerFactory(registrations, 0)
+	checker, err := remote.New(services.Apiregistration().V1().APIServices(),
 		informers.Core().V1().Services(), informers.Discovery().V1().EndpointSlices(),
-		registrations, nil, s.frontProxy, resolver{s}, availabilitymetrics.New())
+		registrations.ApiregistrationV1(), nil, s.frontProxy, resolver{s}, availabilitymetrics.New())
 	if err != nil {
 		return err
 	}
+	services.Start(ctx.Done())
 	informers.Start(ctx.Done())
 	checker.Run(remoteCheckers, ctx.Done())
 	return nil

@@ -128,7 +128,7 @@ func knownDead(ctx context.Context, c *kubernetes.Clientset, name string) error 
 
 // askFrom asks the Service at ip once, from a peer's own network.
 func askFrom(peer, ip string) error {
-	out, err := trySkein("lab", "exec", peer, "--", "busybox", "wget", "-T", "3", "-qO-", "http://"+ip)
+	out, err := trySkein("lab", "exec", peer, "--", "busybox", "timeout", "3", "busybox", "wget", "-qO-", "http://"+ip)
 	if err == nil && !strings.Contains(out, "hello-") {
 		err = fmt.Errorf("it answered %q", out)
 	}
