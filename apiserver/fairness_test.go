@@ -80,6 +80,13 @@ func (b *worker) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func TestAnIdleServerClassifiesNothing(t *testing.T) {
+	f := start(t)
+	if _, h := request(t, f.admin(t), "/version"); fair(h) {
+		t.Error("an idle server classifies requests")
+	}
+}
+
 func TestGreedyClientDoesNotStarveAPoliteOne(t *testing.T) {
 	work := &worker{hold: 10 * time.Millisecond}
 	f := start(t, func(c *apiserver.Config) {
@@ -87,9 +94,6 @@ func TestGreedyClientDoesNotStarveAPoliteOne(t *testing.T) {
 		c.Handlers = []apiserver.Handler{{Path: "/work", Handler: work}}
 	})
 	mayAsk(t, f.client(t, f.admin(t)), "/work")
-	if _, h := request(t, f.admin(t), "/version"); fair(h) {
-		t.Error("an idle server classifies requests")
-	}
 
 	// Hundreds of requests of one client stand in line all the time.
 	greedy, polite := f.user(t, "greedy"), f.user(t, "polite")
