@@ -88,7 +88,7 @@ type onDemand struct {
 	kind    string // "group/resource" of its configuration
 	always  bool   // a file configures it too
 	make    func() (admission.Interface, error)
-	prepare func(admission.Interface) (start func(), err error)
+	prepare func(admission.Interface) (start func() error, err error)
 
 	plugin atomic.Pointer[admission.Interface]
 	mu     sync.Mutex // held while the plugin is made
@@ -100,12 +100,13 @@ var (
 )
 
 func (s *Server) onDemand(cfg *genericapiserver.RecommendedConfig, makes func() (admission.Interface, error), resource string) *onDemand {
-	prepare := func(p admission.Interface) (func(), error) { return s.equip(cfg, p) }
+	prepare := func(p admission.Interface) (func() error, error) { return s.equip(cfg, p) }
 	return &onDemand{s: s, kind: resource, make: makes, prepare: prepare}
 }
 
-// equip gives a plugin what it asks for. Its informers run after start.
-func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Interface) (start func(), err error) {
+// equip gives a plugin what it asks for. Its informers run after start, which
+// returns when the plugin can judge every kind that is served.
+func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Interface) (start func() error, err error) {
 	loopback := cfg.LoopbackClientConfig
 	client, err := kubernetes.NewForConfig(loopback)
 	if err != nil {
@@ -121,7 +122,8 @@ func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Inte
 	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {
 		w.SetExcludedAdmissionResources(questions())
 	}
-	initializer.New(client, dyn, informers, s.authz, utilfeature.DefaultFeatureGate, cfg.EffectiveVersion, stop, mapper).Initialize(p)
+	answer := newAwaited(client)
+	initializer.New(answer, dyn, informers, s.authz, utilfeature.DefaultFeatureGate, cfg.EffectiveVersion, stop, mapper).Initialize(p)
 	webhookinitializer.NewPluginInitializer(
 		webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, loopback, noopoteltrace.NewTracerProvider()),
 		resolver{s},
@@ -132,7 +134,13 @@ func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Inte
 	if err := admission.ValidateInitialization(p); err != nil {
 		return nil, err
 	}
-	return func() { informers.Start(stop) }, nil
+	return func() error {
+		informers.Start(stop)
+		if _, ok := p.(*mutatingpolicy.Plugin); ok {
+			return answer.wait(s.base)
+		}
+		return nil
+	}, nil
 }
 
 // questions are the resources that are asked and never stored. No policy may
@@ -170,7 +178,9 @@ func (o *onDemand) get() (admission.Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare admission by %s: %w", o.kind, err)
 	}
-	start()
+	if err := start(); err != nil {
+		return nil, fmt.Errorf("start admission by %s: %w", o.kind, err)
+	}
 	o.plugin.Store(&p)
 	return p, nil
 }

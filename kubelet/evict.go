@@ -47,7 +47,7 @@ func (r *room) reclaim(ctx context.Context, short []pressure.Short) {
 	usages := r.usages(ctx, signal, workers)
 	u := pressure.Next(signal.Resource(), usages)
 	if u == nil {
-		r.k.log.WarnContext(ctx, "the node runs short and has no pod to evict", "resource", string(signal.Resource()), "available", s.Sample.Available)
+		r.k.log.DebugContext(ctx, "the node runs short and has no pod to evict", "resource", string(signal.Resource()), "available", s.Sample.Available)
 		return
 	}
 	r.leaving = workers[u.Pod.UID]

@@ -186,6 +186,8 @@ func (n *node) start() {
 		NodeIPs: []netip.Addr{netip.MustParseAddr(nodeAddress)}, CRIEndpoint: n.engine.Endpoint(),
 		RootDir: filepath.Join(n.dir, "kubelet"), LogDir: filepath.Join(n.dir, "logs"), CgroupRoot: n.cgroup,
 		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Listen: "-", Version: "v1.37.2",
+		// Whatever else fills this machine's disk is not the tests' matter.
+		EvictionHard: map[string]string{"memory.available": "100Mi"}, ImageHigh: 100,
 	}
 	if n.config != nil {
 		n.config(&cfg)
