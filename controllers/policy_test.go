@@ -103,6 +103,45 @@ func TestRealAPIQuotaIsGivenBack(t *testing.T) {
 	waitFor(m, "what has gone is given back", get, used(0, 0))
 }
 
+func TestRealAPIQuotaCatchesUpWithWhatAdmissionMissed(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	quotas := m.admin.CoreV1().ResourceQuotas("app")
+	get := func() (*corev1.ResourceQuota, error) { return quotas.Get(t.Context(), "q", metav1.GetOptions{}) }
+	used := func(n int64) func(*corev1.ResourceQuota) bool {
+		return func(q *corev1.ResourceQuota) bool {
+			return len(q.Status.Hard) == 1 && q.Status.Used.Pods().Value() == n
+		}
+	}
+	q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{
+		Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("5")},
+	}}
+	if _, err := quotas.Create(t.Context(), q, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(m, "nothing is used", get, used(0))
+	pod := func(name string) {
+		t.Helper()
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: template("p", nil).Spec}
+		if _, err := m.admin.CoreV1().Pods("app").Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod("a")
+	waitFor(m, "a is booked", get, used(1))
+	// As if a had come through a peer whose replica had no quota yet.
+	q, err := get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Status.Used[corev1.ResourcePods] = resource.MustParse("0")
+	if _, err := quotas.UpdateStatus(t.Context(), q, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod("b")
+	waitFor(m, "both are counted", get, used(2))
+}
+
 func TestRealAPIClusterRolesAreAggregated(t *testing.T) {
 	m := serve(t)
 	role := &rbacv1.ClusterRole{

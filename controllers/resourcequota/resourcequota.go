@@ -1,8 +1,10 @@
 // Package resourcequota tells in each quota's status how much of it is used.
 //
-// Its invariant: it only gives back. What is taken is booked by admission
-// before the object exists; a recount is made when something has gone, when
-// the quota changed, and now and then for what was booked in vain.
+// Its invariant: what admission has booked for an object that does not exist
+// yet is not given back because something else has come. Figures fall when
+// something has gone, when the quota changed, and now and then for what was
+// booked in vain; they rise for what admission let pass because its own peer
+// did not know the quota yet.
 package resourcequota
 
 import (
@@ -45,6 +47,7 @@ type Controller struct {
 	services corelisters.ServiceLister
 	claims   corelisters.PersistentVolumeClaimLister // nil: not served
 	others   map[string]cache.SharedIndexInformer    // by "resource.group"
+	due      due
 }
 
 // New takes its informers from kit; serves tells which kinds there are.
@@ -52,26 +55,32 @@ func New(kit component.Kit, md metadata.Interface, serves func(schema.GroupResou
 	core := kit.Informers.Core().V1()
 	c := &Controller{
 		kit: kit, meta: md, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(),
-		others: map[string]cache.SharedIndexInformer{},
+		others: map[string]cache.SharedIndexInformer{}, due: due{keys: map[run.Key]counted{}},
 	}
+	pods, services := core.Pods().Informer(), core.Services().Informer()
 	reads := []run.Source{
 		{Informer: core.ResourceQuotas().Informer(), Changed: specChanged},
-		{Informer: core.Pods().Informer(), Keys: c.ifGone, Changed: podEnds},
-		{Informer: core.Services().Informer(), Keys: c.quotasOf, Changed: serviceChanged},
+		{Informer: pods, Keys: c.touched(func(obj any) bool { return takes(pods, obj) }), Changed: podEnds},
+		{Informer: services, Keys: c.touched(func(obj any) bool { return newest(services, obj) }), Changed: serviceChanged},
 	}
 	if serves(corev1.Resource("persistentvolumeclaims")) {
 		c.claims = core.PersistentVolumeClaims().Lister()
-		reads = append(reads, run.Source{Informer: core.PersistentVolumeClaims().Informer(), Keys: c.quotasOf, Changed: specChanged})
+		claims := core.PersistentVolumeClaims().Informer()
+		reads = append(reads, run.Source{
+			Informer: claims, Keys: c.touched(func(obj any) bool { return newest(claims, obj) }), Changed: specChanged,
+		})
 	}
-	for name, inf := range counters(kit.Informers) {
+	for name, get := range counters(kit.Informers) {
 		if !serves(schema.ParseGroupResource(name)) {
 			continue
 		}
-		c.others[name] = inf()
-		reads = append(reads, run.Source{Informer: inf(), Keys: c.quotasOf, Changed: never})
+		inf := get()
+		c.others[name] = inf
+		reads = append(reads, run.Source{Informer: inf, Keys: c.touched(func(obj any) bool { return newest(inf, obj) }), Changed: never})
 	}
 	return run.Controller{
-		Name: "resourcequota-controller", Reads: reads, Writes: []string{"resourcequotas/status"}, Workers: 4, Reconcile: c.reconcile,
+		Name: "resourcequota-controller", Reads: reads, Writes: []string{"resourcequotas/status"}, Workers: 4,
+		Reconcile: c.reconcile, Reset: c.due.reset,
 	}, nil
 }
 
@@ -116,15 +125,42 @@ func podEnds(before, after any) bool {
 	return !ok || !ok2 || a.Status.Phase != b.Status.Phase || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil)
 }
 
-// ifGone drops pods that have only just come: admission has booked them.
-func (c *Controller) ifGone(obj any) []run.Key {
-	p, ok := obj.(*corev1.Pod)
-	if ok && p.DeletionTimestamp == nil && quota.Charged(p, time.Now()) {
-		if _, err := c.pods.Pods(p.Namespace).Get(p.Name); err == nil {
-			return nil
+// touched maps an object to the quotas of its namespace. Where it does not say
+// that the object has come and takes its part, they are counted whole.
+func (c *Controller) touched(came func(obj any) bool) func(obj any) []run.Key {
+	return func(obj any) []run.Key {
+		keys := c.quotasOf(obj)
+		if len(keys) > 0 && !came(obj) {
+			c.due.lowered(keys)
 		}
+		return keys
 	}
-	return c.quotasOf(obj)
+}
+
+// takes reports whether a pod is there and charged for. Any version of it will
+// do: it may be bound to a node before its arrival is looked at.
+func takes(inf cache.SharedIndexInformer, obj any) bool {
+	p, ok := obj.(*corev1.Pod)
+	if !ok || p.DeletionTimestamp != nil || !quota.Charged(p, time.Now()) {
+		return false
+	}
+	now, found, err := inf.GetIndexer().Get(obj)
+	if err != nil || !found {
+		return false
+	}
+	q, ok := now.(*corev1.Pod)
+	return ok && q.UID == p.UID
+}
+
+// newest reports whether the object is there as it is.
+func newest(inf cache.SharedIndexInformer, obj any) bool {
+	now, found, err := inf.GetIndexer().Get(obj)
+	if err != nil || !found {
+		return false
+	}
+	a, err := meta.Accessor(now)
+	b, err2 := meta.Accessor(obj)
+	return err == nil && err2 == nil && a.GetUID() == b.GetUID() && a.GetResourceVersion() == b.GetResourceVersion()
 }
 
 // quotasOf are the quotas of an object's namespace.
@@ -148,54 +184,77 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	if err != nil {
 		return 0, fmt.Errorf("read quota: %w", err)
 	}
-	in, after, err := c.objects(ctx, q)
+	if !equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) {
+		c.due.lowered([]run.Key{key})
+	}
+	every := c.every(q)
+	todo, wait := c.due.begin(key, time.Now(), every)
+	if todo == later {
+		return wait, nil
+	}
+	in, err := c.objects(ctx, q)
 	if err != nil {
+		c.due.lowered([]run.Key{key})
 		return 0, err
 	}
 	used := quota.Used(q, in, time.Now())
+	if todo == raise {
+		used = sums.Max(used, q.Status.Used)
+	}
 	if equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) && sums.Equals(used, q.Status.Used) {
-		return after, nil
+		return every, nil
 	}
 	up := q.DeepCopy()
 	up.Status = corev1.ResourceQuotaStatus{Hard: q.Spec.Hard.DeepCopy(), Used: used}
 	_, err = c.kit.Client.CoreV1().ResourceQuotas(q.Namespace).UpdateStatus(ctx, up, metav1.UpdateOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
+		c.due.lowered([]run.Key{key})
 		return 0, fmt.Errorf("update quota status: %w", err)
 	}
-	return after, nil
+	return every, nil
+}
+
+// every is the longest time between two whole counts of the quota.
+func (c *Controller) every(q *corev1.ResourceQuota) time.Duration {
+	for _, name := range quota.Counted(q) {
+		if _, ok := c.others[name]; !ok {
+			return distant
+		}
+	}
+	return recount
 }
 
 // objects collects what the quota may speak of.
-func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (quota.Objects, time.Duration, error) {
-	in, after := quota.Objects{Counts: map[string]int{}}, recount
+func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (quota.Objects, error) {
+	in := quota.Objects{Counts: map[string]int{}}
 	var err error
 	if in.Pods, err = c.pods.Pods(q.Namespace).List(labels.Everything()); err != nil {
-		return in, 0, fmt.Errorf("list pods: %w", err)
+		return in, fmt.Errorf("list pods: %w", err)
 	}
 	if in.Services, err = c.services.Services(q.Namespace).List(labels.Everything()); err != nil {
-		return in, 0, fmt.Errorf("list services: %w", err)
+		return in, fmt.Errorf("list services: %w", err)
 	}
 	if c.claims != nil {
 		if in.Claims, err = c.claims.PersistentVolumeClaims(q.Namespace).List(labels.Everything()); err != nil {
-			return in, 0, fmt.Errorf("list claims: %w", err)
+			return in, fmt.Errorf("list claims: %w", err)
 		}
 	}
 	for _, name := range quota.Counted(q) {
 		if inf, ok := c.others[name]; ok {
 			objs, err := inf.GetIndexer().ByIndex(cache.NamespaceIndex, q.Namespace)
 			if err != nil {
-				return in, 0, fmt.Errorf("count %s: %w", name, err)
+				return in, fmt.Errorf("count %s: %w", name, err)
 			}
 			in.Counts[name] = len(objs)
 			continue
 		}
 		n, err := c.ask(ctx, q.Namespace, name)
 		if err != nil {
-			return in, 0, err
+			return in, err
 		}
-		in.Counts[name], after = n, distant
+		in.Counts[name] = n
 	}
-	return in, after, nil
+	return in, nil
 }
 
 // ask counts objects of a kind without an informer.
