@@ -1,7 +1,12 @@
 # Every target is one line of what it does; `make` alone lists them.
 GO      ?= go
 VERSION ?= v1.37.2+skein.$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo dev)
-LDFLAGS  = -s -w -X main.version=$(VERSION)
+# kubectl and client-go each tell the version from a place of their own.
+KUBE_VERSION = $(foreach p,component-base/version client-go/pkg/version,\
+	-X k8s.io/$(p).gitVersion=$(VERSION) -X k8s.io/$(p).gitMajor=1 -X k8s.io/$(p).gitMinor=37 \
+	-X k8s.io/$(p).gitCommit=$(shell git rev-parse HEAD 2>/dev/null) -X k8s.io/$(p).gitTreeState=$(if $(shell git status --porcelain 2>/dev/null),dirty,clean) \
+	-X k8s.io/$(p).buildDate=$(shell TZ=UTC git show -s --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null))
+LDFLAGS  = -s -w -X main.version=$(VERSION) $(KUBE_VERSION)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build images up down test test-vm bench lint generate clean

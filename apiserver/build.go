@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-base/compatibility"
+	buildversion "k8s.io/component-base/version"
 	aggscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
 	"skein.dev/skein/apiserver/registry"
@@ -38,6 +39,9 @@ type effective struct{ compatibility.EffectiveVersion }
 func (e effective) Info() *version.Info {
 	i := e.EffectiveVersion.Info()
 	i.GitVersion = "v" + Version + "+skein"
+	if built := buildversion.Get().GitVersion; strings.HasPrefix(built, "v"+Version) { // set by the linker
+		i.GitVersion = built
+	}
 	if i.GitTreeState == "" {
 		i.GitTreeState = "clean"
 	}
