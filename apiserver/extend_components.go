@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta/table"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -14,11 +15,7 @@ import (
 
 // components serves componentstatuses, which are asked for and never stored.
 // Here the parts of a cluster are the checks that make a peer ready.
-type components struct {
-	rest.TableConvertor
-
-	checks []component
-}
+type components struct{ checks []component }
 
 type component struct {
 	name  string
@@ -26,7 +23,7 @@ type component struct {
 }
 
 var (
-	_ rest.Lister               = (*components)(nil)
+	_ rest.Lister               = (*components)(nil) // and by it a rest.TableConvertor
 	_ rest.Getter               = (*components)(nil)
 	_ rest.Scoper               = (*components)(nil)
 	_ rest.ShortNamesProvider   = (*components)(nil)
@@ -34,10 +31,7 @@ var (
 )
 
 func (s *Server) components() *components {
-	c := &components{
-		TableConvertor: rest.NewDefaultTableConvertor(corev1.Resource("componentstatuses")),
-		checks:         []component{{"first-objects", s.first}, {"store-quorum", s.quorum}},
-	}
+	c := &components{checks: []component{{"first-objects", s.first}, {"store-quorum", s.quorum}}}
 	if s.audit.log != nil {
 		c.checks = append(c.checks, component{"audit-log", s.audit.log.state})
 	}
@@ -82,6 +76,41 @@ func (c *components) Get(ctx context.Context, name string, _ *metav1.GetOptions)
 		}
 	}
 	return nil, apierrors.NewNotFound(corev1.Resource("componentstatus"), name)
+}
+
+// ConvertToTable implements rest.TableConvertor.
+func (*components) ConvertToTable(_ context.Context, obj, options runtime.Object) (*metav1.Table, error) {
+	out := &metav1.Table{}
+	if o, ok := options.(*metav1.TableOptions); !ok || !o.NoHeaders {
+		docs := corev1.ComponentCondition{}.SwaggerDoc()
+		out.ColumnDefinitions = []metav1.TableColumnDefinition{
+			{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]},
+			{Name: "Status", Type: "string", Description: docs["status"]},
+			{Name: "Message", Type: "string", Description: docs["message"]},
+			{Name: "Error", Type: "string", Description: docs["error"]},
+		}
+	}
+	var err error
+	if out.Rows, err = table.MetaToTableRow(obj, componentRow); err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	return out, nil
+}
+
+func componentRow(obj runtime.Object, _ metav1.Object, name, _ string) ([]any, error) {
+	status, message, failure := "Unknown", "", ""
+	if c, ok := obj.(*corev1.ComponentStatus); ok {
+		for _, cond := range c.Conditions {
+			if cond.Type != corev1.ComponentHealthy {
+				continue
+			}
+			if status = "Unhealthy"; cond.Status == corev1.ConditionTrue {
+				status = "Healthy"
+			}
+			message, failure = cond.Message, cond.Error
+		}
+	}
+	return []any{name, status, message, failure}, nil
 }
 
 func (c *component) status(ctx context.Context) *corev1.ComponentStatus {

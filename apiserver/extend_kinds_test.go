@@ -3,7 +3,9 @@ package apiserver_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,5 +140,26 @@ func TestComponentsSayWhetherThePeerIsReady(t *testing.T) {
 	}
 	if len(list.Items) == 0 {
 		t.Error("no components")
+	}
+	raw, err := f.client(t, f.admin(t)).CoreV1().RESTClient().Get().Resource("componentstatuses").
+		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown metav1.Table
+	if err := json.Unmarshal(raw, &shown); err != nil {
+		t.Fatal(err)
+	}
+	var columns []string
+	for _, c := range shown.ColumnDefinitions {
+		columns = append(columns, c.Name)
+	}
+	if want := []string{"Name", "Status", "Message", "Error"}; !slices.Equal(columns, want) {
+		t.Errorf("columns: got %q, want %q", columns, want)
+	}
+	for i, r := range shown.Rows {
+		if got, want := fmt.Sprint(r.Cells), fmt.Sprint([]any{list.Items[i].Name, "Healthy", "ok", ""}); got != want {
+			t.Errorf("row: got %s, want %s", got, want)
+		}
 	}
 }
