@@ -107,23 +107,46 @@ func Forward(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	var work sync.WaitGroup
-	defer work.Wait()
+	var open []listener
+	defer func() { closeAll(open) }()
 	for i, f := range s.forwards() {
 		file := os.NewFile(uintptr(firstFD+i), "listener "+strconv.Itoa(f.port))
 		ln, err := net.FileListener(file)
 		if err != nil {
 			return fmt.Errorf("forward port %d: %w: the lab itself starts this command", f.port, err)
 		}
+		open = append(open, listener{ln, f})
 		if err := file.Close(); err != nil {
 			return fmt.Errorf("forward port %d: %w", f.port, err)
 		}
-		stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
-		defer stop()
-		work.Go(func() { accept(ctx, dir, ln, f, &work) })
+	}
+	serve(ctx, dir, open)
+	return nil
+}
+
+// listener is a loopback port that is listened on, and where it leads.
+type listener struct {
+	net.Listener
+
+	to forward
+}
+
+func closeAll(open []listener) {
+	for _, ln := range open {
+		_ = ln.Close()
+	}
+}
+
+// serve forwards what comes in at the listeners until ctx ends, and closes
+// them.
+func serve(ctx context.Context, dir string, open []listener) {
+	var work sync.WaitGroup
+	for _, ln := range open {
+		work.Go(func() { accept(ctx, dir, ln, ln.to, &work) })
 	}
 	<-ctx.Done()
-	return nil
+	closeAll(open)
+	work.Wait()
 }
 
 func accept(ctx context.Context, dir string, ln net.Listener, f forward, work *sync.WaitGroup) {
