@@ -35,7 +35,7 @@ type tail struct {
 	write  sync.Mutex // held by who stores or deletes; guards the fields below
 	gen    uint64
 	at     int64 // where in its half the next record goes
-	dirty  bool  // the file may hold more than was acknowledged
+	dirty  bool  // no record may follow: the file may hold more than was acknowledged, or has no half to spare
 	buf    []byte
 	moving *move // nil: none that anybody need wait for
 	slot   int64 // of the header in force; the move's while there is one
@@ -95,6 +95,9 @@ func openTail(dir string, inner raft.LogStore) (*tail, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open log's tail: %w", err)
+	}
+	if want := recordsBegin + 2*tailHalf; len(image) != want {
+		return nil, errors.Join(fmt.Errorf("open %s: the newest part of the log is damaged: %d bytes long, want %d", path, len(image), want), f.Close())
 	}
 	t, err := newTail(data{f}, image, inner)
 	if err != nil {
@@ -252,8 +255,8 @@ func decodeLog(b []byte) *raft.Log {
 
 // turn moves all entries to inner and begins the next generation.
 func (t *tail) turn() error {
-	failed := t.settle() != nil
-	if t.at == 0 && len(t.logs) == 0 && !t.dirty && !failed {
+	t.settle()
+	if t.at == 0 && len(t.logs) == 0 && !t.dirty {
 		return nil
 	}
 	if len(t.logs) > 0 {
@@ -270,20 +273,21 @@ func (t *tail) turn() error {
 	return nil
 }
 
-// settle waits for the move under way.
-func (t *tail) settle() error {
+// settle waits for the move under way. After one that failed both halves are
+// in use: nothing more may be written before all of it is in inner, however
+// often that has to be tried.
+func (t *tail) settle() {
 	if t.moving == nil {
-		return nil
+		return
 	}
 	<-t.moving.done
-	err := t.moving.err
+	t.dirty = t.dirty || t.moving.err != nil
 	t.moving = nil
-	return err
 }
 
 // rotate goes on in the other half while the entries of this one move.
 func (t *tail) rotate() error {
-	if t.settle() != nil {
+	if t.settle(); t.dirty {
 		return t.turn()
 	}
 	logs, m := t.logs, &move{done: make(chan struct{})}

@@ -3,6 +3,8 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -283,6 +285,50 @@ func TestTailOpensOnFullDisk(t *testing.T) {
 	}
 	if got := len(contents(t, s)); got != 1 {
 		t.Errorf("%d entries after a failure, want 1", got)
+	}
+}
+
+// While the store behind takes nothing, both halves of the file are all there
+// is of the newest entries. A power cut then must find every one.
+func TestTailKeepsBothHalvesWhileTheStoreBehindIsFull(t *testing.T) {
+	file, inner := newLossy(), full{raft.NewInmemStore()}
+	s := openLossy(t, file, raft.NewInmemStore())
+	if err := s.StoreLog(entry(1, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	s.inner = inner
+	next := uint64(2)
+	for refused := 0; refused < 3; {
+		if s.StoreLog(entry(next, 1, 1500)) == nil {
+			next++
+		} else {
+			refused++
+		}
+	}
+	settled(s)
+	file.cut(func(int) bool { return true })
+	s = openLossy(t, file, inner)
+	if got := len(contents(t, s)); got != int(next-1) {
+		t.Errorf("%d entries after a restart, want the %d that were acknowledged", got, next-1)
+	}
+}
+
+func TestTailThatIsCutShortIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openTail(dir, raft.NewInmemStore())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{0, 100, slotSize, recordsBegin, recordsBegin + tailHalf} {
+		if err := os.Truncate(filepath.Join(dir, tailFile), size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openTail(dir, raft.NewInmemStore()); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%d bytes long: error %v, want one that says damaged", size, err)
+		}
 	}
 }
 
