@@ -92,9 +92,11 @@ func (r *RBAC) Rules(u user.Info, namespace string) []rbacv1.PolicyRule {
 	return rules
 }
 
-// RoleRules returns the rules of a role that a binding in namespace refers to.
-func (r *RBAC) RoleRules(ref rbacv1.RoleRef, namespace string) []rbacv1.PolicyRule {
-	return r.index().roles[roleKey(ref, namespace)]
+// RoleRules returns the rules of a role that a binding in namespace refers to,
+// and false if there is no such role.
+func (r *RBAC) RoleRules(ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, bool) {
+	rules, ok := r.index().roles[roleKey(ref, namespace)]
+	return rules, ok
 }
 
 // RulesFor implements authorizer.RuleResolver.
