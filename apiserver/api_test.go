@@ -80,6 +80,19 @@ func TestServerSideApplyRefusesConflictsAndForceTakesOwnership(t *testing.T) {
 	}
 }
 
+func TestAVersionThatIsNoneIsTheUsersMistake(t *testing.T) {
+	f := start(t)
+	c := f.client(t, f.admin(t))
+	ns, err := c.CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.ResourceVersion = "-1"
+	if _, err := c.CoreV1().Namespaces().Update(t.Context(), ns, metav1.UpdateOptions{}); !apierrors.IsBadRequest(err) {
+		t.Errorf("update: got %v, want that the request is bad", err)
+	}
+}
+
 func TestDryRunStoresNothing(t *testing.T) {
 	f := start(t)
 	c := f.client(t, f.admin(t))

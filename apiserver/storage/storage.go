@@ -63,7 +63,7 @@ type Storage struct {
 	all       string // before every key: root and prefix
 	newFunc   func() runtime.Object
 	claims    func(obj runtime.Object) []string
-	versioner storage.APIObjectVersioner
+	versioner versioner
 	bare      bool
 	sized     atomic.Bool
 	compacted atomic.Int64
