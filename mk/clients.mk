@@ -21,5 +21,5 @@ oracle: ## our rules for every kind beside upstream's own [ORACLE_CASES=n] [ORAC
 	cd tests/conformance/strategies && $(GO) test -count 1 -timeout 60m . -args \
 		-oracle.cases $(ORACLE_CASES) -oracle.seed $(ORACLE_SEED) -oracle.only '$(ORACLE_ONLY)'
 
-fuzz: ## every fuzz target in turn [FUZZTIME=10m]
-	GO=$(GO) FUZZTIME=$(FUZZTIME) tests/fuzz/fuzz.sh
+fuzz: ## fuzz for FUZZTIME in all, shared among every target [FUZZTIME=10m] [FUZZPROCS=1] [KEEP=1 keeps the corpora]
+	GO=$(GO) FUZZTIME=$(FUZZTIME) FUZZPROCS=$(FUZZPROCS) KEEP=$(KEEP) tests/fuzz/fuzz.sh
