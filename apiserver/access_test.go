@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,7 +178,8 @@ func TestFencesAreHonouredOnlyFromThoseWhoMayHoldTheRole(t *testing.T) {
 	f.store.SetEpoch(role.Controllers, 5)
 	old := role.With(t.Context(), role.Fence{Role: role.Controllers, Epoch: 4})
 	now := role.With(t.Context(), role.Fence{Role: role.Controllers, Epoch: 5})
-	control := f.client(t, f.ClientConfig("system:kube-controller-manager"))
+	const publisher = "system:serviceaccount:kube-system:root-ca-cert-publisher"
+	control := f.client(t, f.ClientConfig(publisher))
 	if _, err := control.CoreV1().ConfigMaps("default").Create(old, configMap("old", nil), metav1.CreateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "fenced") {
 		t.Errorf("old epoch: got %v, want a fenced write", err)
 	}
@@ -188,10 +190,35 @@ func TestFencesAreHonouredOnlyFromThoseWhoMayHoldTheRole(t *testing.T) {
 	if _, err := f.client(t, f.ClientConfig("system:apiserver")).CoreV1().ConfigMaps("default").Create(old, configMap("self", nil), metav1.CreateOptions{}); err != nil {
 		t.Errorf("another user in process: %v", err)
 	}
-	raw := f.client(t, f.user(t, "system:kube-controller-manager")).CoreV1().RESTClient()
+	raw := f.client(t, f.user(t, publisher)).CoreV1().RESTClient()
 	err := raw.Post().Namespace("default").Resource("configmaps").SetHeader(role.Header, "controllers=4").Body(configMap("wire", nil)).Do(t.Context()).Error()
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("old epoch over the network: got %v, want forbidden", err)
+	}
+}
+
+func TestAControllerHasTheRightsOfItsOwnAccount(t *testing.T) {
+	f := start(t)
+	for who, want := range map[string]bool{
+		"system:serviceaccount:kube-system:root-ca-cert-publisher": true,
+		"system:serviceaccount:kube-system:replicaset-controller":  false,
+		"system:serviceaccount:default:root-ca-cert-publisher":     false,
+		"system:kube-controller-manager":                           false,
+	} {
+		c := f.client(t, f.ClientConfig(who))
+		_, err := c.CoreV1().ConfigMaps("default").Create(t.Context(), configMap("made", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if got := err == nil; got != want || !want && !apierrors.IsForbidden(err) {
+			t.Errorf("%s makes config maps: %v, want %v (%v)", who, got, want, err)
+		}
+	}
+	me, err := f.client(t, f.ClientConfig("system:serviceaccount:kube-system:job-controller")).AuthenticationV1().SelfSubjectReviews().Create(
+		t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"system:authenticated", "system:serviceaccounts", "system:serviceaccounts:kube-system"}
+	if got := slices.Sorted(slices.Values(me.Status.UserInfo.Groups)); !slices.Equal(got, want) {
+		t.Errorf("its groups are %v, want %v", got, want)
 	}
 }
 

@@ -3,8 +3,11 @@ package apiserver
 import (
 	"context"
 	"net/http"
+	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
@@ -73,7 +76,8 @@ func mayFence(u user.Info, r role.Name) bool {
 	case role.Scheduler:
 		return u.GetName() == user.KubeScheduler
 	case role.Controllers:
-		return u.GetName() == user.KubeControllerManager
+		return u.GetName() == user.KubeControllerManager ||
+			strings.HasPrefix(u.GetName(), serviceaccount.MakeUsername(metav1.NamespaceSystem, ""))
 	}
 	return false
 }

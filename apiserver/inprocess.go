@@ -6,9 +6,11 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 
@@ -20,18 +22,11 @@ const inProcessHost = "https://skein.in-process"
 
 // ClientConfig returns a client configuration that goes straight into this
 // server's handler chain as the user name (a component such as
-// system:kube-scheduler or system:node:a), with that user's permissions and no
-// others. The fence of a request's context goes with it. It works as soon as
+// system:kube-scheduler, system:node:a or a service account), with that user's
+// permissions and no others. The fence of a request's context goes with it. It works as soon as
 // New has returned, but some answers need Run.
 func (s *Server) ClientConfig(name string) *rest.Config {
-	groups := []string{user.AllAuthenticated}
-	switch {
-	case len(name) > len(nodePrefix) && name[:len(nodePrefix)] == nodePrefix:
-		groups = append(groups, user.NodesGroup)
-	case name == selfUser:
-		groups = append(groups, user.SystemPrivilegedGroup)
-	}
-	t := &inProcess{server: s, user: &user.DefaultInfo{Name: name, Groups: groups}}
+	t := &inProcess{server: s, user: inProcessUser(name)}
 	return &rest.Config{
 		Host: inProcessHost, Transport: t, QPS: -1, WarningHandler: rest.NoWarnings{}, UserAgent: "skein/" + name, DisableCompression: true,
 		ContentConfig: rest.ContentConfig{
@@ -39,6 +34,21 @@ func (s *Server) ClientConfig(name string) *rest.Config {
 			AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",
 		},
 	}
+}
+
+// inProcessUser is who a name stands for, in the groups that its credentials
+// would put it in.
+func inProcessUser(name string) user.Info {
+	u := &user.DefaultInfo{Name: name, Groups: []string{user.AllAuthenticated}}
+	switch namespace, _, err := serviceaccount.SplitUsername(name); {
+	case err == nil:
+		u.Groups = append(u.Groups, serviceaccount.MakeGroupNames(namespace)...)
+	case name == selfUser:
+		u.Groups = append(u.Groups, user.SystemPrivilegedGroup)
+	case len(name) > len(nodePrefix) && strings.HasPrefix(name, nodePrefix):
+		u.Groups = append(u.Groups, user.NodesGroup)
+	}
+	return u
 }
 
 const (

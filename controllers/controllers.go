@@ -1,13 +1,15 @@
 // Package controllers gathers the controllers of the mesh: one package each,
 // all on the loop of controllers/run.
 //
-// Its invariant: controllers meet only in API objects; none calls another.
+// Its invariant: controllers meet only in API objects, each as a user of its
+// own; none calls another.
 package controllers
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata"
@@ -21,16 +23,28 @@ import (
 	"skein.dev/skein/controllers/run"
 )
 
+// Access is what one controller works with.
+type Access struct {
+	// Kit reads the informers that all components of the peer share, and
+	// writes and records as the controller's own user.
+	component.Kit
+	// Metadata reaches objects of every kind as that user; nil leaves out the
+	// controllers that need it.
+	Metadata metadata.Interface
+}
+
 // Config wires the controllers.
 type Config struct {
-	Kit component.Kit
+	// As returns the access of a user. Each controller has one with the least
+	// rights that serve it, upstream's, by the first roles; so a controller
+	// that goes astray can do no more harm than its own. Required.
+	As func(user string) (Access, error)
+	// Log is for the loop that all run on; nil discards.
+	Log *slog.Logger
 	// Members tells which peers live.
 	Members member.View
-	// Metadata reaches objects of every kind, for namespace deletion and
-	// garbage collection; nil leaves these two out.
-	Metadata metadata.Interface
 	// Monitor returns an informer of the metadata of a kind, which its user
-	// runs; nil, or where it returns nil: Metadata is watched.
+	// runs; nil, or where it returns nil: the metadata is watched.
 	Monitor func(schema.GroupVersionResource) cache.SharedIndexInformer
 	// RootCA is the PEM bundle published as kube-root-ca.crt in every
 	// namespace; empty: not published.
@@ -58,26 +72,32 @@ type Controllers struct {
 	loop *run.Loop
 }
 
-// New takes all informers from the kit; the caller starts the factory
+// New takes all informers from the kits; the caller starts the factory
 // afterwards.
 func New(cfg Config) (*Controllers, error) {
-	if cfg.Members == nil || cfg.Kit.Client == nil || cfg.Kit.Informers == nil || cfg.Kit.Recorder == nil || cfg.Kit.Log == nil {
-		return nil, errors.New("controllers: kit and members are required")
+	if cfg.Members == nil || cfg.As == nil {
+		return nil, errors.New("controllers: access and members are required")
 	}
 	var all []run.Controller
 	for _, m := range cfg.makers() {
 		if !cfg.Selection.Runs(m.name) || !cfg.serves(m.needs) {
 			continue
 		}
-		c, err := m.make()
+		access, err := cfg.As(m.user())
+		if err != nil {
+			return nil, fmt.Errorf("give %s access as %s: %w", m.name, m.user(), err)
+		}
+		if m.wide && access.Metadata == nil {
+			continue
+		}
+		c, err := m.make(access)
 		if err != nil {
 			return nil, fmt.Errorf("make %s: %w", m.name, err)
 		}
+		c.Recorder = access.Recorder
 		all = append(all, c)
 	}
-	loop, err := run.New(run.Config{
-		Controllers: all, Log: cfg.Kit.Log, Recorder: cfg.Kit.Recorder, MinRevision: cfg.MinRevision,
-	})
+	loop, err := run.New(run.Config{Controllers: all, Log: cfg.Log, MinRevision: cfg.MinRevision})
 	if err != nil {
 		return nil, fmt.Errorf("make loop: %w", err)
 	}

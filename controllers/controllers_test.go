@@ -41,8 +41,10 @@ func start(t *testing.T, objects ...runtime.Object) *cluster {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	all, err := controllers.New(controllers.Config{
-		Kit:     component.Kit{Client: client, Informers: factory, Recorder: &events.FakeRecorder{}, Log: log},
-		Members: c.members, RootCA: []byte("the root"),
+		As: func(string) (controllers.Access, error) {
+			return controllers.Access{Kit: component.Kit{Client: client, Informers: factory, Recorder: &events.FakeRecorder{}, Log: log}}, nil
+		},
+		Log: log, Members: c.members, RootCA: []byte("the root"),
 	})
 	if err != nil {
 		t.Fatal(err)

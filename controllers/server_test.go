@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -32,9 +34,9 @@ import (
 )
 
 // mesh is the real API server on a memory store, with the controllers and
-// the scheduler as its clients over TLS, each as its own user under RBAC, and
-// kubelets that only pretend to run pods. Clients and informers alike have
-// their component's own rights, and the test fails where those do not reach.
+// the scheduler as its clients over TLS, each controller as its own user under
+// RBAC, and kubelets that only pretend to run pods. The test fails where a
+// user's rights do not reach.
 type mesh struct {
 	*testing.T
 	server  *realapi.Server
@@ -80,16 +82,24 @@ func (m *mesh) components() {
 		k.Informers = informers.NewSharedInformerFactory(k.Client, 0)
 		return k
 	}
-	const controllerManager = "system:kube-controller-manager"
-	ck, sk := kit("controllers", controllerManager), kit("default-scheduler", "system:kube-scheduler")
-	md, err := metadata.NewForConfig(m.server.User(controllerManager))
-	if err != nil {
-		m.Fatal(err)
+	sk := kit("default-scheduler", "system:kube-scheduler")
+	// What controllers read is read for all of them by their common user, as a
+	// replica would; each writes as its own.
+	shared := informers.NewSharedInformerFactory(m.server.Client(m.server.Witnessed("system:kube-controller-manager")), 0)
+	as := func(user string) (controllers.Access, error) {
+		groups := []string(nil)
+		if ns, _, err := serviceaccount.SplitUsername(user); err == nil {
+			groups = serviceaccount.MakeGroupNames(ns)
+		}
+		k := m.server.Kit("n1", user[strings.LastIndex(user, ":")+1:], user, groups...)
+		k.Log, k.Informers = log.With("component", user), shared
+		md, err := metadata.NewForConfig(m.server.Witnessed(user, groups...))
+		return controllers.Access{Kit: k, Metadata: md}, err
 	}
 	cert, key := m.server.Authority()
 	authority := csr.Authority{Cert: cert, Key: key}
 	all, err := controllers.New(controllers.Config{
-		Kit: ck, Members: m.members, Metadata: md, RootCA: m.server.RootPEM(), Serves: served,
+		As: as, Log: log, Members: m.members, RootCA: m.server.RootPEM(), Serves: served,
 		MintToken: func(a *corev1.ServiceAccount, _ *corev1.Secret) (string, error) { return "token of " + a.Name, nil },
 		ClientCA:  &authority, ServingCA: &authority,
 	})
@@ -100,11 +110,11 @@ func (m *mesh) components() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	for _, k := range []component.Kit{ck, sk} {
+	for _, f := range []informers.SharedInformerFactory{shared, sk.Informers} {
 		m.background(func(ctx context.Context) error {
-			k.Informers.Start(ctx.Done())
+			f.Start(ctx.Done())
 			<-ctx.Done()
-			k.Informers.Shutdown()
+			f.Shutdown()
 			return nil
 		})
 	}

@@ -205,6 +205,12 @@ func TestAnAPIOnlyPeerServesAndControlsButRunsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.eventually("the Deployment's ReplicaSet", func() bool { return p.replicaSets() == 1 })
+	for _, who := range []string{"deployment-controller", "replicaset-controller"} {
+		p.eventually("an event that "+who+" reports as itself", func() bool {
+			l, err := p.client.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reportingController=" + who})
+			return err == nil && len(l.Items) > 0
+		})
+	}
 	nodes, err := p.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/member"
@@ -348,14 +347,9 @@ func (p *peer) makeScheduler(ctx context.Context) error {
 }
 
 func (p *peer) makeControllers(ctx context.Context) error {
-	const user = "system:kube-controller-manager"
-	kit, err := p.kits().make(ctx, "controllers", user)
+	as, err := p.kits().controllers(ctx)
 	if err != nil {
 		return err
-	}
-	meta, err := metadata.NewForConfig(p.api.ClientConfig(user))
-	if err != nil {
-		return fmt.Errorf("make metadata client: %w", err)
 	}
 	selection, err := controllers.Select(p.Controllers)
 	if err != nil {
@@ -363,7 +357,7 @@ func (p *peer) makeControllers(ctx context.Context) error {
 	}
 	p.control, err = controllers.New(controllers.Config{
 		Selection: selection, ClientCA: p.authority(identity.Clients), ServingCA: p.authority(identity.Serving),
-		Kit: kit, Members: p.pool, Metadata: meta, Monitor: p.api.MetadataInformer, RootCA: p.keyring.CAPEM(identity.Serving),
+		As: as, Log: p.log.With("component", "controllers"), Members: p.pool, Monitor: p.api.MetadataInformer, RootCA: p.keyring.CAPEM(identity.Serving),
 		Serves: p.api.Serves, MinRevision: p.assignedAt, MintToken: p.api.MintToken,
 	})
 	return err

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/authentication/user"
 )
 
 // Namespaces returns the first namespaces.
@@ -69,44 +68,33 @@ func list(names ...string) []string { return names }
 
 func read() []string { return []string{"get", "list", "watch"} }
 
-const all = "*"
+func named(who string) []rbacv1.Subject {
+	return []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: who}}
+}
+
+// accounts are service accounts of the system, which controllers act as.
+func accounts(names ...string) (all []rbacv1.Subject) {
+	for _, n := range names {
+		all = append(all, rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceSystem, Name: n})
+	}
+	return all
+}
 
 func own() (a Access) {
-	role := func(name, who string, rules ...rbacv1.PolicyRule) {
+	role := func(name string, who []rbacv1.Subject, rules ...rbacv1.PolicyRule) {
 		a.ClusterRoles = append(a.ClusterRoles, &rbacv1.ClusterRole{ObjectMeta: meta("", name), Rules: rules})
 		a.ClusterRoleBindings = append(a.ClusterRoleBindings, &rbacv1.ClusterRoleBinding{
-			ObjectMeta: meta("", name), Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: who}},
+			ObjectMeta: meta("", name), Subjects: who,
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 		})
 	}
-	role("system:skein-scheduler", user.KubeScheduler,
-		on("", list("pods"), "patch"),
-		on("scheduling.k8s.io", list("priorityclasses"), read()...))
-	role("system:skein-controllers", user.KubeControllerManager, controllerRules()...)
-	role("system:skein-dns", "system:skein-dns",
+	record := on("events.k8s.io", list("events"), "create", "patch", "update")
+	// The loop of all controllers tells of objects that it gives up, also for
+	// those that upstream lets say nothing.
+	role("system:skein-recorder", accounts("clusterrole-aggregation-controller", "namespace-controller", "pod-garbage-collector", "podcertificaterequestcleaner"), record)
+	role("system:skein-dns", named("system:skein-dns"),
 		on("", list("services", "pods"), read()...),
 		on("discovery.k8s.io", list("endpointslices"), read()...),
-		on("events.k8s.io", list("events"), "create", "patch", "update"))
+		record)
 	return a
-}
-
-// controllerRules are those of all controllers together: they run as one user.
-func controllerRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{
-		on(all, list(all), append(read(), "delete", "deletecollection", "patch", "update")...),
-		on("", list("pods", "endpoints", "serviceaccounts", "serviceaccounts/token", "secrets", "configmaps", "nodes", "persistentvolumes", "persistentvolumeclaims", "pods/eviction", "podtemplates", "namespaces"), "create"),
-		on("apps", list("replicasets", "controllerrevisions", "deployments"), "create"),
-		on("batch", list("jobs"), "create"),
-		on("discovery.k8s.io", list("endpointslices"), "create"),
-		on("coordination.k8s.io", list("leases"), "create"),
-		on("rbac.authorization.k8s.io", list("clusterroles"), "escalate"),
-		on("certificates.k8s.io", list("signers"), "approve", "sign", "attest"),
-		on("certificates.k8s.io", list("clustertrustbundles"), "create"),
-		on("storage.k8s.io", list("volumeattachments"), "create"),
-		on("authentication.k8s.io", list("tokenreviews"), "create"),
-		on("authorization.k8s.io", list("subjectaccessreviews"), "create"),
-		{NonResourceURLs: list(all), Verbs: list("get")},
-		on("", list("events"), "create", "patch", "update"),
-		on("events.k8s.io", list("events"), "create", "patch", "update"),
-	}
 }

@@ -186,7 +186,8 @@ func (c *Controller) apply(ctx context.Context, key run.Key, d *appsv1.Deploymen
 			return fmt.Errorf("delete old replicaset %s: %w", s.Name, err)
 		}
 	}
-	if err := c.annotate(ctx, d, plan.Revision); err != nil {
+	d, err := c.annotate(ctx, d, plan.Revision)
+	if err != nil {
 		return err
 	}
 	return c.updateStatus(ctx, d, plan.Status)
@@ -220,21 +221,24 @@ func (c *Controller) create(ctx context.Context, key run.Key, d *appsv1.Deployme
 	return false, nil
 }
 
-func (c *Controller) annotate(ctx context.Context, d *appsv1.Deployment, revision string) error {
+// annotate returns the deployment as it is with the revision on record.
+func (c *Controller) annotate(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
 	if revision == "" || d.Annotations[RevisionAnnotation] == revision {
-		return nil
+		return d, nil
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": d.UID, "annotations": map[string]string{RevisionAnnotation: revision},
-	}})
+	up := d.DeepCopy()
+	metav1.SetMetaDataAnnotation(&up.ObjectMeta, RevisionAnnotation, revision)
+	got, err := c.kit.Client.AppsV1().Deployments(d.Namespace).Update(ctx, up, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) { // a newer one: its event comes
+		return nil, err //nolint:wrapcheck // the loop looks at the kind
+	}
+	if apierrors.IsNotFound(err) {
+		return d, nil
+	}
 	if err != nil {
-		return fmt.Errorf("encode revision: %w", err)
+		return nil, fmt.Errorf("set revision: %w", err)
 	}
-	_, err = c.kit.Client.AppsV1().Deployments(d.Namespace).Patch(ctx, d.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("set revision: %w", err)
-	}
-	return nil
+	return got, nil
 }
 
 func (c *Controller) updateStatus(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus) error {
@@ -244,7 +248,7 @@ func (c *Controller) updateStatus(ctx context.Context, d *appsv1.Deployment, sta
 	up := d.DeepCopy()
 	up.Status = status
 	_, err := c.kit.Client.AppsV1().Deployments(d.Namespace).UpdateStatus(ctx, up, metav1.UpdateOptions{})
-	if apierrors.IsConflict(err) { // our own annotation, or a newer spec: its event comes
+	if apierrors.IsConflict(err) { // a newer one: its event comes
 		return err //nolint:wrapcheck // the loop looks at the kind
 	}
 	if err != nil && !apierrors.IsNotFound(err) {

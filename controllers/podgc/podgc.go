@@ -8,6 +8,7 @@ package podgc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"skein.dev/skein/api/component"
@@ -163,15 +165,17 @@ func (c *Controller) fail(ctx context.Context, p *corev1.Pod) error {
 	if pods.Finished(p) {
 		return nil
 	}
-	up := p.DeepCopy()
-	up.Status.Phase = corev1.PodFailed
-	up.Status.Conditions = append(slices.DeleteFunc(up.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.DisruptionTarget
-	}), corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now(),
-		Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists",
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": p.UID},
+		"status": map[string]any{"phase": corev1.PodFailed, "conditions": []corev1.PodCondition{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now(),
+			Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists",
+		}}},
 	})
-	_, err := c.kit.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, up, metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("encode the end of pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
+	_, err = c.kit.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("fail orphaned pod %s/%s: %w", p.Namespace, p.Name, err)
 	}

@@ -203,9 +203,9 @@ func (q *queue) version(key Key) string {
 
 func (q *queue) report(key Key) {
 	obj := q.c.object(key)
-	if obj == nil || q.cfg.Recorder == nil {
+	if obj == nil || q.c.Recorder == nil {
 		return
 	}
-	q.cfg.Recorder.Eventf(obj, nil, corev1.EventTypeWarning, "Parked", "Reconcile",
+	q.c.Recorder.Eventf(obj, nil, corev1.EventTypeWarning, "Parked", "Reconcile",
 		"The %s controller crashed on this object %d times and leaves it alone until it changes", q.c.Name, q.cfg.CrashBudget)
 }

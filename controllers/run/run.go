@@ -43,9 +43,11 @@ type Source struct {
 type Controller struct {
 	Name  string
 	Reads []Source
-	// Writes lists resources as "resource.group" or "resource/subresource",
-	// from which its user's rights follow.
+	// Writes lists what it changes as "resource.group/subresource"; its user's
+	// roles must allow that.
 	Writes []string
+	// Recorder is told of objects that are given up; nil: no Events.
+	Recorder events.EventRecorder
 	// Workers is how many keys are reconciled at once; 0 means 2.
 	Workers int
 	// Timeout bounds one reconcile; 0 means 15 s.
@@ -66,8 +68,7 @@ type Controller struct {
 // Config wires a Loop.
 type Config struct {
 	Controllers []Controller
-	Log         *slog.Logger         // nil discards
-	Recorder    events.EventRecorder // nil: no Events
+	Log         *slog.Logger // nil discards
 	// MinRevision tells the revision of a fence's assignment, which the local
 	// replica has applied already; the loop waits until every informer shows
 	// it, but no longer than [CatchUp], because the informer of a kind that

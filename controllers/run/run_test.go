@@ -113,8 +113,8 @@ func TestPoisonousObjectIsParkedReportedAndTriedAgainWhenItChanges(t *testing.T)
 	recorder := events.NewFakeRecorder(10)
 	var calls seen
 	var mended atomic.Bool
-	start(t, run.Config{CrashBudget: 3, Recorder: recorder, Controllers: []run.Controller{{
-		Name: "x", Reads: []run.Source{{Informer: source(t, client)}},
+	start(t, run.Config{CrashBudget: 3, Controllers: []run.Controller{{
+		Name: "x", Reads: []run.Source{{Informer: source(t, client)}}, Recorder: recorder,
 		Reconcile: func(_ context.Context, k run.Key) (time.Duration, error) {
 			calls.add(k.Name)
 			if k.Name == "poison" && !mended.Load() {

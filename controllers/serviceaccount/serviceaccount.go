@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/component"
 	"skein.dev/skein/controllers/run"
@@ -26,42 +27,59 @@ const (
 	rootKey        = "ca.crt"
 )
 
-// Controller reconciles Namespaces.
+// Controller gives namespaces one thing that is missing.
 type Controller struct {
 	kit        component.Kit
 	namespaces corelisters.NamespaceLister
-	accounts   corelisters.ServiceAccountLister
-	maps       corelisters.ConfigMapLister
-	root       string
+	give       func(ctx context.Context, namespace string) error
 }
 
-// New takes its informers from kit. rootCA is the PEM bundle that verifies
-// the API server; empty: no ConfigMap is published.
-func New(kit component.Kit, rootCA []byte) (run.Controller, error) {
+// New makes the controller of default accounts. It takes its informers from kit.
+func New(kit component.Kit) (run.Controller, error) {
 	core := kit.Informers.Core().V1()
-	c := &Controller{
-		kit: kit, root: string(rootCA),
-		namespaces: core.Namespaces().Lister(), accounts: core.ServiceAccounts().Lister(), maps: core.ConfigMaps().Lister(),
-	}
-	byNamespace := func(name string) func(any) []run.Key {
-		return func(obj any) []run.Key {
-			k, ok := run.KeyOf(obj)
-			if !ok || k.Name != name {
-				return nil
-			}
-			return []run.Key{{Name: k.Namespace}}
+	accounts := core.ServiceAccounts().Lister()
+	c := &Controller{kit: kit}
+	c.give = func(ctx context.Context, ns string) error {
+		_, err := accounts.ServiceAccounts(ns).Get(defaultAccount)
+		if !apierrors.IsNotFound(err) {
+			return err //nolint:wrapcheck // nil but for a broken lister
 		}
+		sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: defaultAccount, Namespace: ns}}
+		_, err = kit.Client.CoreV1().ServiceAccounts(ns).Create(ctx, sa, metav1.CreateOptions{})
+		return made("default account", err)
 	}
+	return c.watching("serviceaccount-controller", "serviceaccounts", core.ServiceAccounts().Informer(), defaultAccount), nil
+}
+
+// NewRoot makes the controller that publishes rootCA, the PEM bundle that
+// verifies the API server, to all pods.
+func NewRoot(kit component.Kit, rootCA []byte) (run.Controller, error) {
+	core := kit.Informers.Core().V1()
+	maps, root := core.ConfigMaps().Lister(), string(rootCA)
+	c := &Controller{kit: kit}
+	c.give = func(ctx context.Context, ns string) error { return c.rootCA(ctx, maps.ConfigMaps(ns), ns, root) }
+	return c.watching("root-ca-certificate-publisher-controller", "configmaps", core.ConfigMaps().Informer(), rootMap), nil
+}
+
+// watching reconciles namespaces and the objects of a name in them.
+func (c *Controller) watching(controller, resource string, of cache.SharedIndexInformer, name string) run.Controller {
+	namespaces := c.kit.Informers.Core().V1().Namespaces()
+	c.namespaces = namespaces.Lister()
 	return run.Controller{
-		Name: "serviceaccount-controller",
+		Name: controller,
 		Reads: []run.Source{
-			{Informer: core.Namespaces().Informer()},
-			{Informer: core.ServiceAccounts().Informer(), Keys: byNamespace(defaultAccount)},
-			{Informer: core.ConfigMaps().Informer(), Keys: byNamespace(rootMap)},
+			{Informer: namespaces.Informer()},
+			{Informer: of, Keys: func(obj any) []run.Key {
+				k, ok := run.KeyOf(obj)
+				if !ok || k.Name != name {
+					return nil
+				}
+				return []run.Key{{Name: k.Namespace}}
+			}},
 		},
-		Writes:    []string{"serviceaccounts", "configmaps"},
+		Writes:    []string{resource},
 		Reconcile: c.reconcile,
-	}, nil
+	}
 }
 
 func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration, error) {
@@ -75,28 +93,12 @@ func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration,
 	if ns.DeletionTimestamp != nil || ns.Status.Phase == corev1.NamespaceTerminating {
 		return 0, nil
 	}
-	if err := c.account(ctx, ns.Name); err != nil {
-		return 0, err
-	}
-	return 0, c.rootCA(ctx, ns.Name)
+	return 0, c.give(ctx, ns.Name)
 }
 
-func (c *Controller) account(ctx context.Context, ns string) error {
-	_, err := c.accounts.ServiceAccounts(ns).Get(defaultAccount)
-	if !apierrors.IsNotFound(err) {
-		return err //nolint:wrapcheck // nil but for a broken lister
-	}
-	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: defaultAccount, Namespace: ns}}
-	_, err = c.kit.Client.CoreV1().ServiceAccounts(ns).Create(ctx, sa, metav1.CreateOptions{})
-	return made("default account", err)
-}
-
-func (c *Controller) rootCA(ctx context.Context, ns string) error {
-	if c.root == "" {
-		return nil
-	}
-	want := map[string]string{rootKey: c.root}
-	have, err := c.maps.ConfigMaps(ns).Get(rootMap)
+func (c *Controller) rootCA(ctx context.Context, maps corelisters.ConfigMapNamespaceLister, ns, root string) error {
+	want := map[string]string{rootKey: root}
+	have, err := maps.Get(rootMap)
 	if apierrors.IsNotFound(err) {
 		cm := &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{
@@ -113,7 +115,7 @@ func (c *Controller) rootCA(ctx context.Context, ns string) error {
 	if err != nil {
 		return fmt.Errorf("read root certificate: %w", err)
 	}
-	if len(have.Data) == 1 && have.Data[rootKey] == c.root && len(have.BinaryData) == 0 {
+	if len(have.Data) == 1 && have.Data[rootKey] == root && len(have.BinaryData) == 0 {
 		return nil
 	}
 	up := have.DeepCopy()

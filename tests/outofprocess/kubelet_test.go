@@ -36,6 +36,8 @@ func startKubelet(t *testing.T, api *realapi.Server) (*critest.Runtime, kubernet
 	kit := api.Kit("n1", "kubelet", "system:node:n1", "system:nodes")
 	kit.Informers = kubelet.Informers(kit.Client, "n1")
 	cfg := kubelet.Config{
+		// The disk of the machine that the test runs on is not what is tested.
+		EvictionHard: map[string]string{"memory.available": "100Mi"}, ImageHigh: 100,
 		Kit: kit, Apart: true, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, CRIEndpoint: filepath.Join(dir, "r.sock"),
 		RootDir: filepath.Join(dir, "kubelet"), LogDir: filepath.Join(dir, "logs"), Listen: "-", Version: "v1.37.2",
 		CgroupRoot: "skein-apart-" + filepath.Base(dir) + "-" + filepath.Base(filepath.Dir(dir)),

@@ -188,9 +188,7 @@ func (s *Server) Client(cfg *rest.Config) *kubernetes.Clientset {
 // taken it.
 func (s *Server) Kit(peer member.Name, name, user string, groups ...string) component.Kit {
 	s.tb.Helper()
-	cfg := s.User(user, groups...)
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &witness{next, s, user} })
-	client := s.Client(cfg)
+	client := s.Client(s.Witnessed(user, groups...))
 	b := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.tb.Context()))
 	s.must(b.StartRecordingToSinkWithContext(ctx))
@@ -202,6 +200,15 @@ func (s *Server) Kit(peer member.Name, name, user string, groups ...string) comp
 		}
 	})
 	return component.Kit{Peer: peer, Client: client, Recorder: b.NewRecorder(scheme.Scheme, name)}
+}
+
+// Witnessed is the client configuration of a user for whom it is noted what
+// is refused.
+func (s *Server) Witnessed(user string, groups ...string) *rest.Config {
+	s.tb.Helper()
+	cfg := s.User(user, groups...)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &witness{next, s, user} })
+	return cfg
 }
 
 // Refused returns the requests of kits' clients that were refused for lack
