@@ -274,12 +274,12 @@ func TestInformersShareTheReplicasObjects(t *testing.T) {
 	f := start(t)
 	client := f.client(t, f.ClientConfig("system:apiserver"))
 	one, two := f.Informers(client), f.Informers(client)
-	a, b := one.Core().V1().ConfigMaps(), two.Core().V1().ConfigMaps()
+	a, b := one.Core().V1().ServiceAccounts(), two.Core().V1().ServiceAccounts()
 	var stores []cache.SharedIndexInformer
 	stores = append(stores, a.Informer(), b.Informer())
 	one.Start(t.Context().Done())
 	two.Start(t.Context().Done())
-	mustCreate(t, client, configMap("shared", map[string]string{"k": "v"}))
+	account(t, client, "shared")
 	for _, s := range stores {
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 			if _, ok, _ := s.GetStore().GetByKey("default/shared"); ok {
@@ -290,15 +290,15 @@ func TestInformersShareTheReplicasObjects(t *testing.T) {
 			}
 		}
 	}
-	x, err := a.Lister().ConfigMaps("default").Get("shared")
+	x, err := a.Lister().ServiceAccounts("default").Get("shared")
 	if err != nil {
 		t.Fatal(err)
 	}
-	y, err := b.Lister().ConfigMaps("default").Get("shared")
+	y, err := b.Lister().ServiceAccounts("default").Get("shared")
 	if err != nil || x != y {
 		t.Errorf("two informers hold %p and %p, want one object", x, y)
 	}
-	if err := client.CoreV1().ConfigMaps("default").Delete(t.Context(), "shared", metav1.DeleteOptions{}); err != nil {
+	if err := client.CoreV1().ServiceAccounts("default").Delete(t.Context(), "shared", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -63,6 +63,7 @@ func (s *Server) build() error {
 	if err != nil {
 		return err
 	}
+	s.kept = options
 	for i := range s.cfg.Kinds {
 		k := &s.cfg.Kinds[i]
 		r, err := registry.New(k, s.scheme, options)
@@ -79,6 +80,7 @@ func (s *Server) build() error {
 	if err != nil {
 		return fmt.Errorf("custom resources: %w", err)
 	}
+	s.crds = crds.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()
 	own := fork(cfg)
 	own.SkipOpenAPIInstallation = true // published lazily, see publish.go
 	kinds, err := own.Complete().New("skein", crds.GenericAPIServer)

@@ -65,8 +65,11 @@ func TestEveryKindIsAppliedShownAndDeleted(t *testing.T) {
 			if len(got.GetManagedFields()) != 1 {
 				t.Errorf("managed fields: got %v, want those of one manager", got.GetManagedFields())
 			}
-			if _, err := c.Patch(context.Background(), obj.GetName(), types.MergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`), metav1.PatchOptions{}); err != nil {
+			labelled, err := c.Patch(context.Background(), obj.GetName(), types.MergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`), metav1.PatchOptions{})
+			if err != nil {
 				t.Errorf("merge patch: %v", err)
+			} else {
+				metadataIs(t, f, mapping.Resource, labelled)
 			}
 			raw, err := client.CoreV1().RESTClient().Get().AbsPath(path+"/"+mapping.Resource.Resource).
 				SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").DoRaw(context.Background())

@@ -1,11 +1,12 @@
 package apiserver
 
 import (
-	"fmt"
 	"iter"
 	"reflect"
 	"time"
 
+	apiextensionshelpers "k8s.io/apiextensions-apiserver/pkg/apihelpers"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -141,52 +142,64 @@ func (g ofReplica) Lister() cache.GenericLister {
 
 // kind says where the objects of r are.
 func (s *Server) kind(r *registry.Resource) replica.Kind {
+	name, prefix := r.Kind.Resource.GroupResource().String(), r.Keep.Keys("")
+	if r.Kind.Thin {
+		return replica.Kind{
+			Name: name, Prefix: prefix,
+			Read: func(e *store.Entry) (runtime.Object, error) { return r.Keep.Read(s.base, e) },
+			Told: func(e *store.Event) (runtime.Object, error) { return r.Keep.ReadTold(s.base, e) },
+		}
+	}
 	return replica.Kind{
-		Name: r.Kind.Resource.GroupResource().String(), Prefix: r.Keep.Keys(""),
+		Name: name, Prefix: prefix,
 		Each: func(v store.View) iter.Seq[runtime.Object] { return r.Keep.Each(s.base, v, "") },
 		Told: func(e *store.Event) (runtime.Object, error) { return r.Keep.Told(s.base, e) },
 	}
 }
 
-// MetadataInformer returns an informer of the metadata of a kind, as
+// MetadataInformer returns an informer of the metadata of a resource, as
 // *metav1.PartialObjectMetadata whose first level is the reader's own; nil for
-// kinds that are not this server's own. It reads the replica as those of
-// [Server.Informers] do, and its user runs it.
+// what other servers keep, and for custom resources that are not defined yet.
+// It reads the replica as those of [Server.Informers] do, holds no objects, and
+// its user runs it.
 func (s *Server) MetadataInformer(gvr schema.GroupVersionResource) cache.SharedIndexInformer {
-	r := s.resources[gvr.Group+"/"+gvr.Resource]
-	if r == nil {
+	kind := s.keptKind(gvr)
+	if kind == "" {
 		return nil
 	}
-	kind := s.kind(r)
-	each, told := kind.Each, kind.Told
-	meta := metav1.TypeMeta{APIVersion: gvr.GroupVersion().String(), Kind: r.Kind.Kind}
-	kind.Each = func(v store.View) iter.Seq[runtime.Object] {
-		return func(yield func(runtime.Object) bool) {
-			for obj := range each(v) {
-				if p, err := partial(obj, meta); err == nil && !yield(p) {
-					return
-				}
-			}
-		}
-	}
-	kind.Told = func(e *store.Event) (runtime.Object, error) {
-		obj, err := told(e)
-		if err != nil {
-			return nil, err
-		}
-		return partial(obj, meta)
-	}
-	return s.hub.Informer(kind)
+	m := s.kept.Metadata(gvr.GroupResource(), metav1.TypeMeta{APIVersion: gvr.GroupVersion().String(), Kind: kind})
+	return s.hub.Informer(replica.Kind{
+		Name: gvr.GroupResource().String(), Prefix: m.Keys(),
+		Read: func(e *store.Entry) (runtime.Object, error) { return m.Read(s.base, e) },
+		Told: func(e *store.Event) (runtime.Object, error) { return m.Told(s.base, e) },
+	})
 }
 
-func partial(obj runtime.Object, t metav1.TypeMeta) (runtime.Object, error) {
-	a, ok := obj.(metav1.ObjectMetaAccessor)
-	if !ok {
-		return nil, fmt.Errorf("metadata of %T: it has none", obj)
+// keptKind is the kind of a resource that is kept in the store, or empty.
+func (s *Server) keptKind(gvr schema.GroupVersionResource) string {
+	if r := s.resources[gvr.Group+"/"+gvr.Resource]; r != nil {
+		return r.Kind.Kind
 	}
-	m, ok := a.GetObjectMeta().(*metav1.ObjectMeta)
-	if !ok {
-		return nil, fmt.Errorf("metadata of %T: it is of another form", obj)
+	switch gvr.GroupResource().String() { // of the chained servers
+	case "customresourcedefinitions.apiextensions.k8s.io":
+		return "CustomResourceDefinition"
+	case "apiservices.apiregistration.k8s.io":
+		return "APIService"
 	}
-	return &metav1.PartialObjectMetadata{TypeMeta: t, ObjectMeta: *m}, nil
+	crd, err := s.crds.Get(gvr.GroupResource().String())
+	if err != nil || !apiextensionshelpers.IsCRDConditionTrue(crd, apiextensionsv1.Established) ||
+		!apiextensionshelpers.HasServedCRDVersion(crd, gvr.Version) {
+		return ""
+	}
+	return crd.Status.AcceptedNames.Kind
+}
+
+// Rest forgets what only requests have had decoded: a server that has nothing
+// to do needs it no more. Who reads on has it decoded again.
+func (s *Server) Rest() {
+	for _, r := range s.resources {
+		if r.Kind.Thin {
+			r.Keep.Forget(s.cfg.Store.Local())
+		}
+	}
 }

@@ -62,10 +62,9 @@ func (s *Server) publishAPI(c *genericapiserver.RecommendedConfig, kinds *generi
 	for _, g := range []*genericapiserver.GenericAPIServer{s.generic, crds.GenericAPIServer, kinds} {
 		services = append(services, g.Handler.GoRestfulContainer.RegisteredWebServices()...)
 	}
-	lister := crds.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()
 	s.publisher = publish.New(publish.Config{
 		Services: services, ConfigV2: v2, ConfigV3: c.OpenAPIV3Config, Others: s.others,
-		CRDs: func() ([]*apiextensionsv1.CustomResourceDefinition, error) { return lister.List(labels.Everything()) },
+		CRDs: func() ([]*apiextensionsv1.CustomResourceDefinition, error) { return s.crds.List(labels.Everything()) },
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	crdlisters "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -40,6 +41,8 @@ type Server struct {
 	scheme     *registry.Scheme
 	resources  map[string]*registry.Resource // by "group/resource"
 	hub        *replica.Hub                  // reads the store for all informers
+	kept       *registry.Options             // says where objects are kept
+	crds       crdlisters.CustomResourceDefinitionLister
 	generic    *genericapiserver.GenericAPIServer
 	handler    http.Handler // the whole chain
 	short      shortcut

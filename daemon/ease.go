@@ -52,12 +52,14 @@ func (p *pace) step(between time.Duration) (percent int, ended bool) {
 // ease keeps an idle peer small: it gives back to the system what starting
 // took, and after each spell of work what the work took, and lets the heap
 // grow only while there is work. It costs nothing between collections. Who
-// sets GOGC keeps the heap in his own hands.
-func ease(log *slog.Logger) func(context.Context) error {
+// sets GOGC keeps the heap in his own hands. rest is called when work has
+// ended, to let go of what only work needs.
+func ease(log *slog.Logger, rest func()) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if pause(ctx, trimAfter) != nil {
 			return nil
 		}
+		rest()
 		trim(ctx, log)
 		if os.Getenv("GOGC") != "" {
 			<-ctx.Done()
@@ -77,6 +79,7 @@ func ease(log *slog.Logger) func(context.Context) error {
 				debug.SetGCPercent(percent)
 			}
 			if ended {
+				rest()
 				trim(ctx, log)
 			}
 		}

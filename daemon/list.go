@@ -38,8 +38,8 @@ func (p *peer) parts() []Part {
 		parts = append(parts, Part{Name: "controllers", Run: p.allowed(p.runner(role.Controllers, p.control.Run).Run), Restart: true})
 	}
 	return append(parts,
-		Part{Name: "ease", Run: ease(p.log), Restart: true}, // after the start: what that took goes back to the system
-		Part{Name: "goodbye", Run: p.sayGoodbye},            // while the others can still hear it
+		Part{Name: "ease", Run: ease(p.log, p.api.Rest), Restart: true}, // after the start: what that took goes back to the system
+		Part{Name: "goodbye", Run: p.sayGoodbye},                        // while the others can still hear it
 	)
 }
 

@@ -13,7 +13,7 @@ import (
 func ConfigMap() registry.Kind {
 	return registry.Kind{
 		Resource: corev1.SchemeGroupVersion.WithResource("configmaps"), Kind: "ConfigMap", Singular: "configmap",
-		ShortNames: []string{"cm"}, Namespaced: true,
+		ShortNames: []string{"cm"}, Namespaced: true, Thin: true,
 		New: func() runtime.Object { return &corev1.ConfigMap{} }, NewList: func() runtime.Object { return &corev1.ConfigMapList{} },
 		Columns: []metav1.TableColumnDefinition{str("Data", describe(corev1.ConfigMap{}, "data")), ageColumn()},
 		Row: row(func(c *corev1.ConfigMap) []any {

@@ -16,7 +16,7 @@ import (
 // Secret declares secrets.
 func Secret() registry.Kind {
 	return registry.Kind{
-		Resource: corev1.SchemeGroupVersion.WithResource("secrets"), Kind: "Secret", Singular: "secret", Namespaced: true,
+		Resource: corev1.SchemeGroupVersion.WithResource("secrets"), Kind: "Secret", Singular: "secret", Namespaced: true, Thin: true,
 		New: func() runtime.Object { return &corev1.Secret{} }, NewList: func() runtime.Object { return &corev1.SecretList{} },
 		Columns: []metav1.TableColumnDefinition{
 			str("Type", describe(corev1.Secret{}, "type")), str("Data", describe(corev1.Secret{}, "data")), ageColumn(),

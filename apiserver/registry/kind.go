@@ -26,6 +26,10 @@ type Kind struct {
 	ShortNames []string
 	Categories []string
 	Namespaced bool
+	// Thin says that objects are many or large and seldom looked at:
+	// informers read them when they are asked for, and what requests have had
+	// decoded is forgotten when the server comes to rest.
+	Thin bool
 
 	New     func() runtime.Object
 	NewList func() runtime.Object

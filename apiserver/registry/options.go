@@ -3,6 +3,7 @@ package registry
 import (
 	"log/slog"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -77,18 +78,27 @@ func prefix(r schema.GroupResource) string {
 	return "/" + r.Group + "/" + r.Resource
 }
 
-func (g *getter) decorate(config *storagebackend.ConfigForResource, resourcePrefix string, _ func(runtime.Object) (string, error),
-	newFunc, newList func() runtime.Object, _ kstorage.AttrFunc, _ kstorage.IndexerFuncs, _ *cache.Indexers,
-) (kstorage.Interface, factory.DestroyFunc, error) {
-	c := storage.Config{
-		Store: g.Store, Codec: config.Codec, Root: Root, Prefix: resourcePrefix, Resource: config.GroupResource,
-		New: newFunc, NewList: newList, Log: g.Log,
-	}
-	if g.Seal != nil {
-		if t := g.Seal(config.GroupResource); t != nil {
+// Metadata reads the metadata of the objects of r, which kind names.
+func (o *Options) Metadata(r schema.GroupResource, kind metav1.TypeMeta) *storage.Metadata {
+	return storage.NewMetadata(o.where(r, prefix(r)), kind)
+}
+
+// where says where the objects of r are.
+func (o *Options) where(r schema.GroupResource, prefix string) storage.Config {
+	c := storage.Config{Store: o.Store, Root: Root, Prefix: prefix, Resource: r, Log: o.Log}
+	if o.Seal != nil {
+		if t := o.Seal(r); t != nil {
 			c.Transformer = storage.Deletable(t)
 		}
 	}
+	return c
+}
+
+func (g *getter) decorate(config *storagebackend.ConfigForResource, resourcePrefix string, _ func(runtime.Object) (string, error),
+	newFunc, newList func() runtime.Object, _ kstorage.AttrFunc, _ kstorage.IndexerFuncs, _ *cache.Indexers,
+) (kstorage.Interface, factory.DestroyFunc, error) {
+	c := g.where(config.GroupResource, resourcePrefix)
+	c.Codec, c.New, c.NewList = config.Codec, newFunc, newList
 	if g.Claims != nil {
 		c.Claims = g.Claims(config.GroupResource)
 	}

@@ -38,6 +38,10 @@ type Kind struct {
 	Prefix string
 	// Each yields the objects of a view that can be read.
 	Each func(view store.View) iter.Seq[runtime.Object]
+	// Read is the object in an entry, made anew by each call. An informer of a
+	// kind that has it holds no objects but reads them when they are asked
+	// for, and needs no Each.
+	Read func(*store.Entry) (runtime.Object, error)
 	// Told is the object after a change, or when it is gone as it was then.
 	Told func(*store.Event) (runtime.Object, error)
 }
@@ -69,7 +73,9 @@ func NewHub(s Store, root string, log *slog.Logger) *Hub {
 
 // join has the hub inform in, and the reader run while anybody is informed.
 func (h *Hub) join(ctx context.Context, in *Informer) {
-	for range in.kind.Each(h.store.Local()) { // decoding is remembered with the entries, and the lock below is everybody's
+	if in.thin == nil {
+		for range in.kind.Each(h.store.Local()) { // decoding is remembered with the entries, and the lock below is everybody's
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

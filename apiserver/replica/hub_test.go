@@ -3,10 +3,14 @@ package replica_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"skein.dev/skein/api/store"
@@ -67,14 +71,21 @@ func (s *torn) tear(err error, change func()) {
 
 func TestAReplicaThatWasReplacedIsShownAsADifference(t *testing.T) {
 	t.Parallel()
-	for _, err := range []error{store.ErrCompacted, errors.New("disk on fire")} {
-		t.Run(err.Error(), func(t *testing.T) {
+	for name, row := range map[string]struct {
+		err  error
+		kind replica.Kind
+	}{
+		"by a snapshot":                  {store.ErrCompacted, kind()},
+		"after a failure":                {errors.New("disk on fire"), kind()},
+		"by a snapshot, no objects held": {store.ErrCompacted, thinKind()},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &torn{world: newWorld(t)}
 			s.put("a/stays", "1")
 			s.put("a/changes", "1")
 			s.put("a/goes", "1")
-			in := replica.NewHub(s, "/registry/", nil).Informer(kind())
+			in := replica.NewHub(s, "/registry/", nil).Informer(row.kind)
 			start(t, in)
 			waitSynced(t, in)
 			d, _ := add(t, in)
@@ -85,7 +96,7 @@ func TestAReplicaThatWasReplacedIsShownAsADifference(t *testing.T) {
 				return ""
 			})
 			found := d.read()
-			s.tear(err, func() {
+			s.tear(row.err, func() {
 				s.propose(
 					store.Op{Key: prefix + "a/goes", Delete: true},
 					put(prefix+"a/changes", "2"), put(prefix+"a/comes", "1"),
@@ -147,16 +158,62 @@ func TestAnInformerShowsHowFarTheStoreHasCome(t *testing.T) {
 
 func TestAnObjectThatCannotBeReadIsGone(t *testing.T) {
 	t.Parallel()
+	for name, kind := range map[string]replica.Kind{"whole": kind(), "thin": thinKind()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.put("a/x", "1")
+			in := replica.NewHub(w, "/registry/", nil).Informer(kind)
+			d, _ := add(t, in)
+			start(t, in)
+			d.want(t, "found a/x=1")
+			w.propose(store.Op{Key: prefix + "a/x", Value: []byte("{")})
+			w.put("a/y", "1")
+			w.put("a/x", "2")
+			d.want(t, "found a/x=1", "deleted unseen a/x=1", "added a/y=1", "added a/x=2")
+		})
+	}
+}
+
+func TestAThinInformerReadsWhatItIsAskedFor(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.put("a/x", "1")
-	in := replica.NewHub(w, "/registry/", nil).Informer(kind())
-	d, _ := add(t, in)
+	w.put("b/y", "1")
+	kind := thinKind()
+	var reads atomic.Int64
+	kind.Read = func(e *store.Entry) (runtime.Object, error) {
+		reads.Add(1)
+		return decode(e, e.Mod)
+	}
+	in := replica.NewHub(w, "/registry/", nil).Informer(kind)
 	start(t, in)
-	d.want(t, "found a/x=1")
-	w.propose(store.Op{Key: prefix + "a/x", Value: []byte("{")})
-	w.put("a/y", "1")
-	w.put("a/x", "2")
-	d.want(t, "found a/x=1", "deleted unseen a/x=1", "added a/y=1", "added a/x=2")
+	waitSynced(t, in)
+	before := reads.Load()
+	index := in.GetIndexer()
+	if got := must(index.IndexKeys(cache.NamespaceIndex, "b")); !slices.Equal(got, []string{"b/y"}) {
+		t.Errorf("keys in b: %q", got)
+	}
+	if n := reads.Load() - before; n != 0 {
+		t.Errorf("%d objects were read to count keys", n)
+	}
+	obj, ok, err := index.GetByKey("b/y")
+	if err != nil || !ok || say(obj) != "b/y=1" {
+		t.Errorf("b/y: got %v, %v, %v", obj, ok, err)
+	}
+	if n := reads.Load() - before; n != 1 {
+		t.Errorf("%d objects were read to show one", n)
+	}
+	if err := index.Add(obj); err == nil {
+		t.Error("somebody else put an object into the index")
+	}
+	w.remove("b/y")
+	eventually(t, func() string {
+		if got := index.ListKeys(); !slices.Equal(got, []string{"a/x"}) {
+			return "keys: " + strings.Join(got, " ")
+		}
+		return ""
+	})
 }
 
 func TestTheReaderEndsWithTheLastInformerAndComesAgain(t *testing.T) {

@@ -21,6 +21,7 @@ type Informer struct {
 	hub      *Hub
 	kind     Kind
 	index    indexer
+	thin     *thin // nil: the index holds the objects
 	detector cache.MutationDetector
 	synced   done
 
@@ -40,11 +41,14 @@ func (h *Hub) Informer(k Kind) *Informer {
 		hub: h, kind: k, detector: cache.NewCacheMutationDetector(k.Name),
 		synced: done{name: k.Name, closed: make(chan struct{})},
 	}
-	in.index = indexer{
-		Indexer: cache.NewIndexer(cache.DeletionHandlingMetaNamespaceKeyFunc,
-			cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}),
-		in: in,
+	in.index.in = in
+	if k.Read != nil {
+		in.thin = newThin(k.Name, in.read)
+		in.index.Indexer = in.thin
+		return in
 	}
+	in.index.Indexer = cache.NewIndexer(cache.DeletionHandlingMetaNamespaceKeyFunc,
+		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	return in
 }
 
@@ -62,7 +66,21 @@ func (i indexer) LastStoreSyncResourceVersion() string { return i.in.LastSyncRes
 var (
 	errStopped = errors.New("the informer has stopped")
 	errStarted = errors.New("the informer has started")
+
+	errNoIndex    = errors.New("there is none")
+	errIndexTwice = errors.New("there is one already")
+	errReadOnly   = errors.New("an informer's index is changed by the replica alone")
 )
+
+// read is the object in an entry, as readers see it. The transform does not
+// change once there are entries to be read.
+func (in *Informer) read(e *store.Entry) (any, error) {
+	obj, err := in.kind.Read(e)
+	if err != nil || in.transform == nil {
+		return obj, err
+	}
+	return in.transform(obj)
+}
 
 // AddEventHandler implements cache.SharedInformer.
 func (in *Informer) AddEventHandler(to cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
@@ -215,14 +233,21 @@ func (in *Informer) show(ctx context.Context, view store.View) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	there := map[string]bool{}
-	for obj := range in.kind.Each(view) {
-		key, err := cache.MetaNamespaceKeyFunc(obj)
-		if err != nil {
-			in.failed(ctx, key, err)
-			continue
+	if in.thin != nil {
+		for e := range view.Ascend(in.kind.Prefix, in.kind.Prefix) {
+			key := e.Key[len(in.kind.Prefix):]
+			there[key] = in.fileLocked(ctx, key, e, nil)
 		}
-		there[key] = true
-		in.putLocked(ctx, key, obj)
+	} else {
+		for obj := range in.kind.Each(view) {
+			key, err := cache.MetaNamespaceKeyFunc(obj)
+			if err != nil {
+				in.failed(ctx, key, err)
+				continue
+			}
+			there[key] = true
+			in.putLocked(ctx, key, obj)
+		}
 	}
 	for _, key := range in.index.ListKeys() {
 		if !there[key] {
@@ -251,6 +276,8 @@ func (in *Informer) change(ctx context.Context, e *store.Event) {
 		in.goneLocked(ctx, key, nil)
 	case e.Entry == nil:
 		in.goneLocked(ctx, key, obj)
+	case in.thin != nil:
+		in.fileLocked(ctx, key, e.Entry, in.transformedLocked(ctx, key, obj))
 	default:
 		in.putLocked(ctx, key, obj)
 	}
@@ -270,6 +297,33 @@ func (in *Informer) transformedLocked(ctx context.Context, key string, obj any) 
 		return obj
 	}
 	return out
+}
+
+// fileLocked is putLocked for a thin index: obj is what e holds, or nil if it
+// has not been read yet. It is false if e cannot be read.
+func (in *Informer) fileLocked(ctx context.Context, key string, e *store.Entry, obj any) bool {
+	was := in.thin.entry(key)
+	if was != nil && was.Mod == e.Mod {
+		return true
+	}
+	var old any
+	var err error
+	if obj == nil {
+		obj, err = in.read(e)
+	}
+	if was != nil && err == nil {
+		old, err = in.read(was)
+	}
+	if err == nil {
+		in.detector.AddObject(obj)
+		err = in.thin.put(key, e, obj)
+	}
+	if err != nil {
+		in.failed(ctx, key, err)
+		return false
+	}
+	in.tellLocked(note{old: old, new: obj, initial: old == nil && !in.HasSynced()})
+	return true
 }
 
 func (in *Informer) putLocked(ctx context.Context, key string, obj any) {
@@ -306,7 +360,9 @@ func (in *Informer) goneLocked(ctx context.Context, key string, last any) {
 	} else {
 		last = in.transformedLocked(ctx, key, last)
 	}
-	if err := in.index.Delete(last); err != nil {
+	if in.thin != nil {
+		in.thin.drop(key)
+	} else if err := in.index.Delete(last); err != nil {
 		in.failed(ctx, key, err)
 	}
 	in.tellLocked(note{old: last})

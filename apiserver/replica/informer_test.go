@@ -240,17 +240,29 @@ func waitSynced(t *testing.T, in cache.SharedIndexInformer) {
 	})
 }
 
-// both runs a test with the library's informer and with ours.
+// thinKind is kind read from entries when it is asked for.
+func thinKind() replica.Kind {
+	k := kind()
+	k.Each = nil
+	k.Read = func(e *store.Entry) (runtime.Object, error) { return decode(e, e.Mod) }
+	return k
+}
+
+// both runs a test with the library's informer and with ours, that which holds
+// objects and that which does not.
 func both(t *testing.T, f func(t *testing.T, w world, in cache.SharedIndexInformer)) {
 	t.Helper()
 	t.Parallel()
-	for _, name := range []string{"library", "replica"} {
+	for _, name := range []string{"library", "replica", "thin replica"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			in := w.library()
-			if name == "replica" {
+			switch name {
+			case "replica":
 				in = replica.NewHub(w, "/registry/", nil).Informer(kind())
+			case "thin replica":
+				in = replica.NewHub(w, "/registry/", nil).Informer(thinKind())
 			}
 			f(t, w, in)
 		})

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -101,6 +102,46 @@ func (k *kept) put(c *coder, obj runtime.Object) {
 		k.more = map[*coder]runtime.Object{}
 	}
 	k.more[c] = obj
+}
+
+// remembered is what is remembered with e, nil if nobody has read it.
+func remembered(e *store.Entry) *kept {
+	v, err := e.Decoded(func(*store.Entry) (any, error) { return nil, errNotRead })
+	if err != nil {
+		return nil
+	}
+	k, _ := v.(*kept)
+	return k
+}
+
+var errNotRead = errors.New("not read yet")
+
+func (k *kept) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.by, k.obj, k.more = nil, nil, nil
+}
+
+// apart returns the object of e with the version rev, and has it remembered
+// by nobody; read-only, as it may be shared if somebody else has had it
+// remembered.
+func (c *coder) apart(ctx context.Context, e *store.Entry, rev store.Revision) (runtime.Object, error) {
+	if k := remembered(e); k != nil {
+		k.mu.Lock()
+		obj := k.get(c)
+		k.mu.Unlock()
+		if obj != nil && rev == e.Mod {
+			return obj, nil
+		}
+		if obj != nil {
+			return at(obj, rev)
+		}
+	}
+	obj := c.newFunc()
+	if err := c.fresh(ctx, e, obj); err != nil || rev == e.Mod {
+		return obj, err
+	}
+	return obj, storage.APIObjectVersioner{}.UpdateObject(obj, uint64(rev))
 }
 
 // object returns the object of e, shared with all other readers: read-only.

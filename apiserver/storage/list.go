@@ -247,6 +247,29 @@ func (s *Storage) Told(ctx context.Context, e *store.Event) (runtime.Object, err
 	return told.obj, nil
 }
 
+// Read is the object in e and ReadTold what Told is, but neither is
+// remembered: each call reads it anew unless a request has had it read.
+func (s *Storage) Read(ctx context.Context, e *store.Entry) (runtime.Object, error) {
+	return s.coder.Load().apart(ctx, e, e.Mod)
+}
+
+// ReadTold is described at [Storage.Read].
+func (s *Storage) ReadTold(ctx context.Context, e *store.Event) (runtime.Object, error) {
+	if e.Entry != nil {
+		return s.Read(ctx, e.Entry)
+	}
+	return s.coder.Load().apart(ctx, e.Prev, e.Revision)
+}
+
+// Forget drops what requests have had read of the objects in view.
+func (s *Storage) Forget(view store.View) {
+	for e := range view.Ascend(s.all, s.all) {
+		if k := remembered(e); k != nil {
+			k.forget()
+		}
+	}
+}
+
 // Any reports whether view has an object of this storage. It reads none.
 func (s *Storage) Any(view store.View) bool {
 	for range view.Ascend(s.all, s.all) {

@@ -84,20 +84,25 @@ func New(c Config) (*Storage, error) {
 	s := &Storage{
 		store:    c.Store,
 		root:     strings.TrimSuffix(c.Root, "/"),
-		prefix:   "/" + strings.Trim(c.Prefix, "/") + "/",
+		prefix:   directory(c.Prefix),
 		resource: c.Resource,
 		newFunc:  c.New,
 		claims:   c.Claims,
 		bare:     c.Bare,
 		log:      c.Log,
 	}
-	s.all = s.root + s.prefix
+	s.all = keys(c.Root, c.Prefix)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.setCoder(c.Codec, c.Transformer)
 	return s, nil
 }
+
+func directory(prefix string) string { return "/" + strings.Trim(prefix, "/") + "/" }
+
+// keys is what all keys of a resource begin with.
+func keys(root, prefix string) string { return strings.TrimSuffix(root, "/") + directory(prefix) }
 
 func (s *Storage) setCoder(codec runtime.Codec, t value.Transformer) {
 	_, dynamic := s.newFunc().(runtime.Unstructured)

@@ -241,11 +241,11 @@ func (c *Controller) objects(ctx context.Context, q *corev1.ResourceQuota) (quot
 	}
 	for _, name := range quota.Counted(q) {
 		if inf, ok := c.others[name]; ok {
-			objs, err := inf.GetIndexer().ByIndex(cache.NamespaceIndex, q.Namespace)
+			there, err := inf.GetIndexer().IndexKeys(cache.NamespaceIndex, q.Namespace)
 			if err != nil {
 				return in, fmt.Errorf("count %s: %w", name, err)
 			}
-			in.Counts[name] = len(objs)
+			in.Counts[name] = len(there)
 			continue
 		}
 		n, err := c.ask(ctx, q.Namespace, name)
