@@ -35,12 +35,13 @@ cache=$($go env GOCACHE)/fuzz/$($go list -m)
 for t in "${targets[@]}"; do
 	read -r dir name <<<"$t"
 	slice=$((total * $(weight "$dir") / parts))
+	((slice > 0)) || slice=1
 	echo "== $dir $name for $slice s"
 	nice -n 15 $go test -c -o "$said/test" -fuzz "^$name\$" "$dir"
 	(cd "$dir" && nice -n 15 "${alone[@]}" "$said/test" -test.run '^$' -test.fuzz "^$name\$" -test.fuzztime "${slice}s" -test.fuzzminimizetime 10x \
-		-test.parallel "${FUZZPROCS:-1}" -test.fuzzcachedir "$cache/${dir#./}") | tee "$said/out"
-	grep -oE 'execs: [0-9]+|new interesting: [0-9]+' "$said/out" | tail -2 | tr '\n' ' ' | sed "s#^#$dir $name ${slice}s #" >>"$said/all"
-	echo >>"$said/all"
+		-test.parallel "${FUZZPROCS:-1}" -test.fuzzcachedir "$cache/${dir#./}" 2>&1) | tee "$said/out"
+	last=$(grep -E 'execs: ' "$said/out" | tail -n 1 | sed -E 's/.*(execs: [0-9]+).*(new interesting.*)/\1, \2/' || true)
+	echo "$dir $name ${slice}s $last" >>"$said/all"
 	[[ -n ${KEEP:-} && -d $cache/${dir#./}/$name ]] || continue
 	mkdir -p "$dir/testdata/fuzz/$name"
 	left=${KEEPBYTES:-60000}
