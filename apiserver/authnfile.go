@@ -118,7 +118,7 @@ func all(checks []func() error) (errs []error) {
 	return errs
 }
 
-func (o *outside) parse(raw []byte) (*apiserverapi.AuthenticationConfiguration, error) {
+func parseAuthentication(raw []byte, issuer string) (*apiserverapi.AuthenticationConfiguration, error) {
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
 	codecs := serializer.NewCodecFactory(scheme, serializer.EnableStrict)
@@ -130,11 +130,11 @@ func (o *outside) parse(raw []byte) (*apiserverapi.AuthenticationConfiguration, 
 	if !ok {
 		return nil, fmt.Errorf("expected AuthenticationConfiguration, got %T", obj)
 	}
-	return c, validation.ValidateAuthenticationConfiguration(authenticationcel.NewDefaultCompiler(), c, []string{o.server.cfg.Issuer}).ToAggregate()
+	return c, validation.ValidateAuthenticationConfiguration(authenticationcel.NewDefaultCompiler(), c, []string{issuer}).ToAggregate()
 }
 
 func (o *outside) build(raw []byte) (_ *configured, err error) {
-	file, err := o.parse(raw)
+	file, err := parseAuthentication(raw, o.server.cfg.Issuer)
 	if err != nil {
 		return nil, err
 	}

@@ -89,18 +89,9 @@ func (s *Server) deciders() (*deciders, error) {
 
 // reload takes a new content of the file.
 func (c *chosen) reload(_ context.Context, raw []byte) error {
-	file, err := load.LoadFromData(raw)
+	file, err := parseAuthorization(raw, c.compiler)
 	if err != nil {
 		return err
-	}
-	errs := validation.ValidateAuthorizationConfiguration(c.compiler, nil, file, sets.New(modeNode, modeRBAC, modeWebhook), sets.New(modeWebhook))
-	if len(errs) > 0 {
-		return errs.ToAggregate()
-	}
-	for _, needed := range []string{modeNode, modeRBAC} {
-		if !slices.ContainsFunc(file.Authorizers, func(a apiserverapi.AuthorizerConfiguration) bool { return string(a.Type) == needed }) {
-			return fmt.Errorf("authorizers: %s is missing: the mesh's own parts have their rights by it", needed)
-		}
 	}
 	d, err := c.server.decide(file, c.compiler)
 	if err != nil {
@@ -108,6 +99,23 @@ func (c *chosen) reload(_ context.Context, raw []byte) error {
 	}
 	c.current.Store(d)
 	return nil
+}
+
+func parseAuthorization(raw []byte, compiler authorizationcel.Compiler) (*apiserverapi.AuthorizationConfiguration, error) {
+	file, err := load.LoadFromData(raw)
+	if err != nil {
+		return nil, err
+	}
+	errs := validation.ValidateAuthorizationConfiguration(compiler, nil, file, sets.New(modeNode, modeRBAC, modeWebhook), sets.New(modeWebhook))
+	if len(errs) > 0 {
+		return nil, errs.ToAggregate()
+	}
+	for _, needed := range []string{modeNode, modeRBAC} {
+		if !slices.ContainsFunc(file.Authorizers, func(a apiserverapi.AuthorizerConfiguration) bool { return string(a.Type) == needed }) {
+			return nil, fmt.Errorf("authorizers: %s is missing: the mesh's own parts have their rights by it", needed)
+		}
+	}
+	return file, nil
 }
 
 func (s *Server) decide(file *apiserverapi.AuthorizationConfiguration, compiler authorizationcel.Compiler) (*deciders, error) {

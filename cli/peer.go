@@ -30,13 +30,16 @@ func (p *peerFlags) add(fs *pflag.FlagSet) {
 }
 
 // complete reads the configuration file and fills in what is left.
-func (p *peerFlags) complete(fs *pflag.FlagSet) error {
+func (p *peerFlags) complete(ctx context.Context, fs *pflag.FlagSet) error {
 	if p.file != "" {
 		if err := daemon.LoadFile(p.file, fs); err != nil {
 			return err
 		}
 	}
-	return p.config.Complete()
+	if err := p.config.Complete(); err != nil {
+		return err
+	}
+	return p.config.CheckFiles(ctx)
 }
 
 func newUp(c Config) *cobra.Command {
@@ -46,7 +49,7 @@ func newUp(c Config) *cobra.Command {
 		Short: "Make a new cluster whose first peer is this machine",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := p.complete(cmd.Flags()); err != nil {
+			if err := p.complete(cmd.Context(), cmd.Flags()); err != nil {
 				return err
 			}
 			if err := daemon.Create(cmd.Context(), p.config, time.Now()); err != nil {
@@ -67,7 +70,7 @@ func newJoin(c Config) *cobra.Command {
 		Short: "Make this machine a peer of the mesh that a peer at ADDRESS belongs to",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := p.complete(cmd.Flags()); err != nil {
+			if err := p.complete(cmd.Context(), cmd.Flags()); err != nil {
 				return err
 			}
 			if token == "" {
@@ -110,6 +113,9 @@ func newStart(c Config) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := at.load()
 			if err != nil {
+				return err
+			}
+			if err := cfg.CheckFiles(cmd.Context()); err != nil {
 				return err
 			}
 			return launch(cmd.Context(), c, cfg, detach)

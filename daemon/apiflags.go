@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"github.com/spf13/pflag"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/server/options"
+
+	"skein.dev/skein/apiserver"
 )
 
 // APIConfig is what an operator may set of the API server, by upstream's flags.
@@ -91,4 +94,19 @@ func (c *APIConfig) complete() error {
 		return errors.New("request-timeout and shutdown-delay-duration must not be negative")
 	}
 	return nil
+}
+
+// CheckFiles says what is wrong with the files that the API server is given,
+// before anything is made or started.
+func (c *Config) CheckFiles(ctx context.Context) error {
+	return c.apiFiles().CheckFiles(ctx)
+}
+
+// apiFiles is the part of the API server's configuration that names files.
+func (c *Config) apiFiles() *apiserver.Config {
+	return &apiserver.Config{
+		AuthenticationFile: c.AuthenticationConfig, AuthorizationFile: c.AuthorizationConfig,
+		TokenWebhook:  apiserver.TokenWebhook{File: c.TokenWebhookConfig, Version: c.TokenWebhookVersion},
+		AdmissionFile: c.API.AdmissionFile, EncryptionFile: c.API.EncryptionFile, Audit: c.API.Audit,
+	}
 }

@@ -68,6 +68,9 @@ func (m *mesh) add(verb string, args ...string) {
 	}
 	p := &peer{name: fmt.Sprintf("p%d", len(m.peers)+1), dir: dir, port: m.port(), kubeconfig: filepath.Join(dir, "kubeconfig.yaml")}
 	m.Cleanup(func() {
+		if log, err := os.ReadFile(filepath.Join(dir, "data", "skein.log")); m.Failed() && err == nil {
+			m.Logf("%s said at last:\n%s", p.name, log[max(0, len(log)-4000):])
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), time.Minute)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, *skein, "reset", "--yes", "--data-dir", filepath.Join(dir, "data")).CombinedOutput()
