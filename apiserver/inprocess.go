@@ -112,7 +112,7 @@ func (t *inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-w.started:
 		return w.response(r), nil
 	case <-r.Context().Done():
-		cancel(context.Cause(r.Context()))
+		_ = w.Close() // a handler that has begun to answer must not wait for a reader
 		return nil, r.Context().Err()
 	}
 }

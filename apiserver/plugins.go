@@ -88,10 +88,13 @@ type onDemand struct {
 	kind    string // "group/resource" of its configuration
 	always  bool   // a file configures it too
 	make    func() (admission.Interface, error)
-	prepare func(admission.Interface) (start func() error, err error)
+	prepare func(admission.Interface) (start func() (ready func() error), err error)
 
 	plugin atomic.Pointer[admission.Interface]
-	mu     sync.Mutex // held while the plugin is made
+
+	mu    sync.Mutex // held while the plugin is made; guards the fields below
+	made  admission.Interface
+	ready func() error // nil: nothing is made; made is waited for by it
 }
 
 var (
@@ -100,13 +103,13 @@ var (
 )
 
 func (s *Server) onDemand(cfg *genericapiserver.RecommendedConfig, makes func() (admission.Interface, error), resource string) *onDemand {
-	prepare := func(p admission.Interface) (func() error, error) { return s.equip(cfg, p) }
+	prepare := func(p admission.Interface) (func() func() error, error) { return s.equip(cfg, p) }
 	return &onDemand{s: s, kind: resource, make: makes, prepare: prepare}
 }
 
-// equip gives a plugin what it asks for. Its informers run after start, which
-// returns when the plugin can judge every kind that is served.
-func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Interface) (start func() error, err error) {
+// equip gives a plugin what it asks for. Its informers run after start; what
+// that returns waits until the plugin can judge every kind that is served.
+func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Interface) (start func() (ready func() error), err error) {
 	loopback := cfg.LoopbackClientConfig
 	client, err := kubernetes.NewForConfig(loopback)
 	if err != nil {
@@ -134,12 +137,12 @@ func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Inte
 	if err := admission.ValidateInitialization(p); err != nil {
 		return nil, err
 	}
-	return func() error {
+	return func() func() error {
 		informers.Start(stop)
 		if _, ok := p.(*mutatingpolicy.Plugin); ok {
-			return answer.wait(s.base)
+			return func() error { return answer.wait(s.base) }
 		}
-		return nil
+		return func() error { return nil }
 	}, nil
 }
 
@@ -170,19 +173,24 @@ func (o *onDemand) get() (admission.Interface, error) {
 	if p := o.plugin.Load(); p != nil {
 		return *p, nil
 	}
-	p, err := o.make()
-	if err != nil {
-		return nil, fmt.Errorf("make admission by %s: %w", o.kind, err)
+	if o.ready == nil {
+		p, err := o.make()
+		if err != nil {
+			return nil, fmt.Errorf("make admission by %s: %w", o.kind, err)
+		}
+		start, err := o.prepare(p)
+		if err != nil {
+			return nil, fmt.Errorf("prepare admission by %s: %w", o.kind, err)
+		}
+		o.made, o.ready = p, start()
 	}
-	start, err := o.prepare(p)
-	if err != nil {
-		return nil, fmt.Errorf("prepare admission by %s: %w", o.kind, err)
-	}
-	if err := start(); err != nil {
+	// It runs now. If it is not ready in time, the next request waits for this
+	// one instead of starting another.
+	if err := o.ready(); err != nil {
 		return nil, fmt.Errorf("start admission by %s: %w", o.kind, err)
 	}
-	o.plugin.Store(&p)
-	return p, nil
+	o.plugin.Store(&o.made)
+	return o.made, nil
 }
 
 // has reports whether the replica holds an object of the "group/resource".

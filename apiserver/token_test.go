@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"skein.dev/skein/api/store"
 	"skein.dev/skein/api/tokenkey"
 	"skein.dev/skein/apiserver"
 )
@@ -117,6 +118,37 @@ func TestTokensOutliveTheKeyThatSignedThemUntilItIsDropped(t *testing.T) {
 	nobody := f.client(t, f.user(t, "ann"))
 	if _, err := tokenKeys(t, nobody, "POST", ""); !apierrors.IsForbidden(err) {
 		t.Errorf("a user without rights rotates keys: %v", err)
+	}
+}
+
+// What a key signed that was dropped stays bad when the keys cannot be read.
+func TestUnreadableKeysBringNoDroppedKeyBack(t *testing.T) {
+	f := start(t)
+	c := f.client(t, f.admin(t))
+	account(t, c, "bot")
+	list, err := tokenKeys(t, c, "GET", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen := token(t, c)
+	if _, err := tokenKeys(t, c, "POST", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tokenKeys(t, c, "DELETE", list.Keys[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	e := f.store.Local().Get("/skein/token-keys")
+	res, err := f.store.Propose(t.Context(), store.Txn{
+		Guards: []store.Guard{{Key: e.Key, Mod: e.Mod}}, Ops: []store.Op{{Key: e.Key, Value: []byte("damaged")}},
+	})
+	if err != nil || !res.Held {
+		t.Fatal(res, err)
+	}
+	if st := review(t, c, stolen); st.Authenticated {
+		t.Error("a token by the key that was dropped is good again")
+	}
+	if _, err := c.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "bot", &authenticationv1.TokenRequest{}, metav1.CreateOptions{}); err == nil {
+		t.Error("a token is made with a key that was dropped")
 	}
 }
 

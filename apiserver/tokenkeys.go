@@ -45,12 +45,14 @@ type parsedKeys struct {
 	stored []storedKey
 }
 
-// current are the keys in the replica, the one that signs first.
+// current are the keys in the replica, the one that signs first. If they cannot
+// be read there is none: the peer's own one may have been dropped, because
+// somebody has stolen it.
 func (t *tokenKeys) current() []*authn.Key {
 	p, err := t.read(t.server.cfg.Store.Local())
 	if err != nil {
-		t.server.cfg.Log.ErrorContext(t.server.base, "token keys are unreadable: the first one is used", "error", err)
-		return []*authn.Key{t.own}
+		t.server.cfg.Log.ErrorContext(t.server.base, "token keys are unreadable: no token is good", "error", err)
+		return nil
 	}
 	return p.keys
 }

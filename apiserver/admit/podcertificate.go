@@ -62,10 +62,10 @@ func (c Config) restrictPodCertificate(ctx context.Context, node string, a admis
 	if string(s.NodeName) != node {
 		return refuse(a, "PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", s.NodeName, node)
 	}
-	if why := c.mismatch(r, a.GetNamespace()); why != "" {
+	p := c.Reader.Pod(a.GetNamespace(), s.PodName)
+	if why := c.mismatch(r, p, a.GetNamespace()); why != "" {
 		return refuse(a, "%s", why)
 	}
-	p := c.Reader.Pod(a.GetNamespace(), s.PodName)
 	for _, v := range p.Spec.Volumes {
 		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(src corev1.VolumeProjection) bool {
 			return src.PodCertificate != nil && src.PodCertificate.SignerName == s.SignerName
@@ -78,10 +78,11 @@ func (c Config) restrictPodCertificate(ctx context.Context, node string, a admis
 		fmt.Sprintf("may not ask for it: pod %q does not mount a podCertificate projected volume for signer %q", a.GetNamespace()+"/"+s.PodName, s.SignerName))
 }
 
-// mismatch tells what in a request is not as the replica has it.
-func (c Config) mismatch(r *certificatesv1.PodCertificateRequest, namespace string) string {
+// mismatch tells what in a request is not as the replica has it; p is the pod
+// that the request names, nil if there is none.
+func (c Config) mismatch(r *certificatesv1.PodCertificateRequest, p *corev1.Pod, namespace string) string {
 	s := &r.Spec
-	n, p, sa := c.Reader.Node(string(s.NodeName)), c.Reader.Pod(namespace, s.PodName), c.Reader.ServiceAccount(namespace, s.ServiceAccountName)
+	n, sa := c.Reader.Node(string(s.NodeName)), c.Reader.ServiceAccount(namespace, s.ServiceAccountName)
 	pod := namespace + "/" + s.PodName
 	if n == nil || n.UID != s.NodeUID {
 		return fmt.Sprintf("PodCertificateRequest for pod %q names node UID %q, inconsistent with the running node", pod, s.NodeUID)

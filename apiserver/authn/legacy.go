@@ -33,11 +33,7 @@ type legacy struct {
 func (t *Tokens) IssueLegacy(account *corev1.ServiceAccount, secret *corev1.Secret) (string, error) {
 	public := jwt.Claims{Issuer: legacyIssuer, Subject: serviceaccount.MakeUsername(account.Namespace, account.Name)}
 	own := legacy{Account: account.Name, UID: account.UID, Secret: secret.Name, Namespace: secret.Namespace}
-	token, err := jwt.Signed(t.cfg.Keys()[0].signer).Claims(public).Claims(own).Serialize()
-	if err != nil {
-		return "", fmt.Errorf("sign token: %w", err)
-	}
-	return token, nil
+	return t.sign(public, own)
 }
 
 // authenticateLegacy accepts a token while its Secret holds it. Such tokens

@@ -44,7 +44,8 @@ type Tokens struct{ cfg TokensConfig }
 // TokensConfig is what tokens are made of and checked against.
 type TokensConfig struct {
 	// Keys returns the keys of the cluster as the replica has them: all of
-	// them are good, the first one signs. There is always one.
+	// them are good, the first one signs. Without any, no token is good and
+	// none is made.
 	Keys func() []*Key
 	// CatchUp makes Keys show all that was written anywhere before.
 	CatchUp func(ctx context.Context) error
@@ -124,11 +125,24 @@ func (t *Tokens) Issue(b Bound) (string, time.Time, error) {
 		Audience: b.Audiences, Expiry: jwt.NewNumericDate(expires), NotBefore: jwt.NewNumericDate(now),
 		IssuedAt: jwt.NewNumericDate(now), ID: uuid.NewString(),
 	}
-	token, err := jwt.Signed(t.cfg.Keys()[0].signer).Claims(public).Claims(private{k}).Serialize()
-	if err != nil {
-		return "", time.Time{}, fmt.Errorf("sign token: %w", err)
+	token, err := t.sign(public, private{k})
+	return token, expires, err
+}
+
+func (t *Tokens) sign(claims ...any) (string, error) {
+	keys := t.cfg.Keys()
+	if len(keys) == 0 {
+		return "", errors.New("sign token: the cluster's keys cannot be read")
 	}
-	return token, expires, nil
+	b := jwt.Signed(keys[0].signer)
+	for _, c := range claims {
+		b = b.Claims(c)
+	}
+	token, err := b.Serialize()
+	if err != nil {
+		return "", fmt.Errorf("sign token: %w", err)
+	}
+	return token, nil
 }
 
 // AuthenticateToken implements authenticator.Token. What is no token of this
