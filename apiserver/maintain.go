@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -183,7 +184,11 @@ func (s *Server) exists(resource, namespace, name string) bool {
 	return err == nil && obj != nil
 }
 
-const apiServiceName = "kubernetes"
+const (
+	apiServiceName = "kubernetes"
+	// apiServiceName6 is the name of its endpoints of IPv6.
+	apiServiceName6 = apiServiceName + "-v6"
+)
 
 // createService creates the Service by which pods reach the API, at the first
 // address of each range.
@@ -296,14 +301,57 @@ func subsets(at []netip.AddrPort) (out []corev1.EndpointSubset) {
 
 // writeSlices keeps one slice a family and port.
 func (s *Server) writeSlices(ctx context.Context, client kubernetes.Interface, at []netip.AddrPort) error {
-	if s.resources[discoveryv1.GroupName+"/endpointslices"] == nil {
+	const resource = discoveryv1.GroupName + "/endpointslices"
+	if s.resources[resource] == nil {
 		return nil
+	}
+	wants := apiSlices(at)
+	slicesClient := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
+	for name, w := range wants {
+		have := find[*discoveryv1.EndpointSlice](s, resource, w.Namespace, name)
+		if have == nil {
+			_, err := slicesClient.Create(ctx, w, metav1.CreateOptions{})
+			if err := existing(err); err != nil {
+				return err
+			}
+			continue
+		}
+		if sameEndpoints(have, w) {
+			continue
+		}
+		w.ResourceVersion = have.ResourceVersion
+		if _, err := slicesClient.Update(ctx, w, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+	}
+	for have := range each[*discoveryv1.EndpointSlice](s, resource, metav1.NamespaceDefault) {
+		if wants[have.Name] != nil || !isAPISlice(have) {
+			continue
+		}
+		if err := slicesClient.Delete(ctx, have.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// apiSlices are the slices of the sorted addresses at, by name. The least port
+// of a family has the name that clusters of one port know.
+func apiSlices(at []netip.AddrPort) map[string]*discoveryv1.EndpointSlice {
+	least := map[bool]uint16{}
+	for _, a := range at {
+		if is6 := a.Addr().Is6(); least[is6] == 0 || a.Port() < least[is6] {
+			least[is6] = a.Port()
+		}
 	}
 	wants := map[string]*discoveryv1.EndpointSlice{}
 	for _, a := range at {
 		family, name := discoveryv1.AddressTypeIPv4, apiServiceName
 		if a.Addr().Is6() {
-			family, name = discoveryv1.AddressTypeIPv6, apiServiceName+"-v6"
+			family, name = discoveryv1.AddressTypeIPv6, apiServiceName6
+		}
+		if a.Port() != least[a.Addr().Is6()] {
+			name += "-" + strconv.Itoa(int(a.Port()))
 		}
 		w := wants[name]
 		if w == nil {
@@ -321,25 +369,17 @@ func (s *Server) writeSlices(ctx context.Context, client kubernetes.Interface, a
 			Addresses: []string{a.Addr().String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 		})
 	}
-	slicesClient := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
-	for name, w := range wants {
-		have := find[*discoveryv1.EndpointSlice](s, discoveryv1.GroupName+"/endpointslices", w.Namespace, name)
-		if have == nil {
-			_, err := slicesClient.Create(ctx, w, metav1.CreateOptions{})
-			if err := existing(err); err != nil {
-				return err
-			}
-			continue
-		}
-		if sameEndpoints(have, w) {
-			continue
-		}
-		w.ResourceVersion = have.ResourceVersion
-		if _, err := slicesClient.Update(ctx, w, metav1.UpdateOptions{}); err != nil {
-			return err
-		}
+	return wants
+}
+
+// isAPISlice reports whether a slice is one that apiSlices has named.
+func isAPISlice(s *discoveryv1.EndpointSlice) bool {
+	if s.Labels[discoveryv1.LabelServiceName] != apiServiceName {
+		return false
 	}
-	return nil
+	name, port, more := strings.Cut(strings.Replace(s.Name, apiServiceName6, apiServiceName, 1), "-")
+	_, err := strconv.ParseUint(port, 10, 16)
+	return name == apiServiceName && (!more || err == nil)
 }
 
 func apiPort(port uint16) discoveryv1.EndpointPort {
