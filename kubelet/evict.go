@@ -19,6 +19,9 @@ import (
 	"skein.dev/skein/kubelet/pressure"
 )
 
+// leaveLimit is for how long an evicted pod is waited for that does not end.
+const leaveLimit = 30 * time.Second
+
 // reclaim frees some of what is most short: unused images where that is disk,
 // and if it does not suffice one pod. The next look tells whether it did.
 func (r *room) reclaim(ctx context.Context, short []pressure.Short) {
@@ -40,27 +43,31 @@ func (r *room) reclaim(ctx context.Context, short []pressure.Short) {
 			return
 		}
 	}
-	if r.leaving != nil && r.leaving.holdsRoom() {
+	if r.leaving != nil && r.leaving.holdsRoom() && time.Since(r.leftAt) < leaveLimit {
 		return // what it had comes back first
 	}
 	workers := map[types.UID]*worker{}
-	usages := r.usages(ctx, signal, workers)
+	usages, err := r.usages(ctx, signal, workers)
+	if err != nil {
+		r.k.log.WarnContext(ctx, "no pod is evicted without knowing what it uses", "err", err)
+		return
+	}
 	u := pressure.Next(signal.Resource(), usages)
 	if u == nil {
 		r.k.log.DebugContext(ctx, "the node runs short and has no pod to evict", "resource", string(signal.Resource()), "available", s.Sample.Available)
 		return
 	}
-	r.leaving = workers[u.Pod.UID]
+	r.leaving, r.leftAt = workers[u.Pod.UID], time.Now()
 	r.leaving.evict(pressure.Message(s, u))
 	r.k.log.InfoContext(ctx, "pod evicted", "pod", u.Pod.Namespace+"/"+u.Pod.Name, "resource", string(signal.Resource()), "used", u.Used)
 }
 
-// usages is what each pod that has something running uses of the short
-// resource.
-func (r *room) usages(ctx context.Context, signal pressure.Signal, workers map[types.UID]*worker) []pressure.Usage {
+// usages is what each pod uses of the short resource that has something
+// running and need not go already.
+func (r *room) usages(ctx context.Context, signal pressure.Signal, workers map[types.UID]*worker) ([]pressure.Usage, error) {
 	r.k.mu.Lock()
 	for uid, w := range r.k.workers {
-		if w.holdsRoom() && !w.orphan {
+		if w.holdsRoom() && !w.orphan && !w.isEvicted() {
 			workers[uid] = w
 		}
 	}
@@ -68,7 +75,10 @@ func (r *room) usages(ctx context.Context, signal pressure.Signal, workers map[t
 	used := map[types.UID]map[string]int64{}
 	switch signal.Condition() {
 	case corev1.NodeMemoryPressure, corev1.NodePIDPressure:
-		used = r.runtimeUsage(ctx, signal)
+		var err error
+		if used, err = r.runtimeUsage(ctx, signal); err != nil {
+			return nil, err
+		}
 	default:
 		for uid, w := range workers {
 			used[uid] = map[string]int64{"": r.diskUsage(ctx, w, signal)}
@@ -82,20 +92,19 @@ func (r *room) usages(ctx context.Context, signal pressure.Signal, workers map[t
 		u.Requested = request.Value()
 		out = append(out, u)
 	}
-	return out
+	return out, nil
 }
 
 // runtimeUsage is what the runtime knows of pods' memory or processes, by
 // container, the whole pod under "".
-func (r *room) runtimeUsage(ctx context.Context, signal pressure.Signal) map[types.UID]map[string]int64 {
-	out := map[types.UID]map[string]int64{}
+func (r *room) runtimeUsage(ctx context.Context, signal pressure.Signal) (map[types.UID]map[string]int64, error) {
 	l, err := r.k.runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{
 		Filter: &runtimeapi.PodSandboxStatsFilter{LabelSelector: map[string]string{cri.LabelNode: r.k.cfg.NodeName}},
 	})
 	if err != nil {
-		r.k.log.WarnContext(ctx, "pods' usage not read", "err", err)
-		return out
+		return nil, fmt.Errorf("read pods' usage: %w", err)
 	}
+	out := map[types.UID]map[string]int64{}
 	for _, p := range l.Stats {
 		by := map[string]int64{}
 		if signal == pressure.PIDs {
@@ -108,7 +117,7 @@ func (r *room) runtimeUsage(ctx context.Context, signal pressure.Signal) map[typ
 		}
 		out[types.UID(p.GetAttributes().GetMetadata().GetUid())] = by
 	}
-	return out
+	return out, nil
 }
 
 // diskUsage is what a pod has on disk: its containers' own layers, its logs
@@ -130,7 +139,7 @@ func (r *room) diskUsage(ctx context.Context, w *worker, signal pressure.Signal)
 	for _, dir := range []string{
 		r.k.specNode().PodLogDir(w.current()), filepath.Join(r.k.volumes.PodDir(w.uid), "volumes", "kubernetes.io~empty-dir"),
 	} {
-		bytes, files := onDisk(dir)
+		bytes, files := onDisk(ctx, dir)
 		if inodes {
 			sum += files
 		} else {
@@ -141,10 +150,13 @@ func (r *room) diskUsage(ctx context.Context, w *worker, signal pressure.Signal)
 }
 
 // onDisk counts what is in dir and on its own file system; what vanishes
-// meanwhile is not there.
-func onDisk(dir string) (bytes, files int64) {
+// meanwhile is not there. With the end of ctx the count ends.
+func onDisk(ctx context.Context, dir string) (bytes, files int64) {
 	var root *syscall.Stat_t
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return fs.SkipAll
+		}
 		if err != nil {
 			return nil //nolint:nilerr // it has gone
 		}
@@ -175,6 +187,12 @@ func (w *worker) evict(message string) {
 	defer w.mu.Unlock()
 	w.evicted = &lifecycle.Rejection{Reason: lifecycle.ReasonEvicted, Message: message}
 	w.poke()
+}
+
+func (w *worker) isEvicted() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.evicted != nil
 }
 
 // holdsRoom reports whether the runtime holds something of the pod.

@@ -30,6 +30,7 @@ type room struct {
 	imageDir   string    // where the runtime keeps images; "" until it has said
 	lookedAt   time.Time // at images
 	leaving    *worker   // the last that was evicted
+	leftAt     time.Time // when it was
 
 	mu         sync.Mutex // guards the fields below
 	conditions []corev1.NodeConditionType

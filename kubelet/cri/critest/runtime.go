@@ -44,6 +44,7 @@ type Runtime struct {
 	files      map[string]bool
 	notReady   string
 	pulls      int
+	memory     map[string]uint64 // by container's name; nil: no figures
 	listeners  map[chan *runtimeapi.ContainerEventResponse]bool
 }
 
