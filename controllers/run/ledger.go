@@ -1,6 +1,7 @@
 package run
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -16,8 +17,9 @@ import (
 type Ledger struct {
 	inf cache.SharedIndexInformer
 
-	mu      sync.Mutex // guards the field below
+	mu      sync.Mutex // guards the fields below
 	pending map[Key][]write
+	sweepAt int // how many keys are too many, unless their writes are young
 }
 
 type write struct {
@@ -70,6 +72,23 @@ func (l *Ledger) add(key Key, w write) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending[key] = append(l.pending[key], w)
+	if len(l.pending) > max(l.sweepAt, minSweep) {
+		l.sweepLocked()
+	}
+}
+
+const minSweep = 64
+
+// sweepLocked forgets those whose writes are not waited for any more: nobody asks
+// about an owner that was deleted right after its last write.
+func (l *Ledger) sweepLocked() {
+	now := time.Now()
+	for key, all := range l.pending {
+		if !slices.ContainsFunc(all, func(w write) bool { return now.Before(w.expires) }) {
+			delete(l.pending, key)
+		}
+	}
+	l.sweepAt = 2 * len(l.pending)
 }
 
 // Settled reports whether the informer shows all of key's own writes. A
