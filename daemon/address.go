@@ -43,6 +43,7 @@ func (p *peer) followAddresses(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0) // what changed before we listened
 	defer timer.Stop()
+	var away absence
 	for {
 		select {
 		case <-ctx.Done():
@@ -52,18 +53,43 @@ func (p *peer) followAddresses(ctx context.Context) error {
 				updates = nil // the socket is gone; the next start looks
 				continue
 			}
-			timer.Reset(addressPause)
-			continue
 		case <-timer.C:
 		}
 		machine, err := machineAddresses()
 		if err != nil {
 			continue
 		}
-		if now, err := findAddresses(); err == nil && moved(p.Addresses, now, machine) {
+		now, err := findAddresses()
+		if err != nil {
+			continue
+		}
+		again, gone := away.look(moved(p.Addresses, now, machine), time.Now())
+		if gone {
 			return fmt.Errorf("%w: %v instead of %v", errAddresses, now, p.Addresses)
 		}
+		if again > 0 {
+			timer.Reset(again)
+		}
 	}
+}
+
+// absence is since when the peer's addresses have been others; its zero value
+// has them here. However often the addresses of pods change meanwhile, it does
+// not begin anew.
+type absence struct{ since time.Time }
+
+// look takes note of what was found, and tells when to look again, or that
+// they have gone for good.
+func (a *absence) look(away bool, now time.Time) (again time.Duration, gone bool) {
+	switch {
+	case !away:
+		a.since = time.Time{}
+		return 0, false
+	case a.since.IsZero():
+		a.since = now
+	}
+	left := addressPause - now.Sub(a.since)
+	return left, left <= 0
 }
 
 // moved reports whether a peer that goes by was shall go by now: when one of

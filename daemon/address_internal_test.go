@@ -3,7 +3,33 @@ package daemon
 import (
 	"net/netip"
 	"testing"
+	"time"
 )
+
+// On a busy node addresses of pods come and go all the time: that neither puts
+// off the end nor brings it about.
+func TestAPeerMovesOnceItsAddressesHaveBeenAwayForAWhile(t *testing.T) {
+	var a absence
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	if again, gone := a.look(true, now); again != addressPause || gone {
+		t.Errorf("at once: again %v, gone %v", again, gone)
+	}
+	for range 9 {
+		now = now.Add(addressPause / 10)
+		if _, gone := a.look(true, now); gone {
+			t.Fatal("gone too early")
+		}
+	}
+	if again, gone := a.look(true, now.Add(addressPause/10)); !gone {
+		t.Errorf("still waits, for %v, although each look found them away", again)
+	}
+	if _, gone := a.look(false, now); gone {
+		t.Error("gone although they are back")
+	}
+	if _, gone := a.look(true, now.Add(time.Hour)); gone {
+		t.Error("an absence before counts")
+	}
+}
 
 func TestAPeerMovesOnlyWhenItHasLostAnAddressAndHasAnother(t *testing.T) {
 	addrs := func(texts ...string) []netip.Addr {
