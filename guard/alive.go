@@ -40,7 +40,7 @@ func (s *Supervisor) serveAlive(ctx context.Context, l net.Listener) error {
 // within answerWithin.
 func serve(ctx context.Context, l net.Listener, answer func(context.Context, net.Conn)) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
+	defer func() { stop(); _ = l.Close() }() // which of the two sees the end of ctx first is not known
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	slots := make(chan struct{}, maxAnswers)
@@ -48,6 +48,9 @@ func serve(ctx context.Context, l net.Listener, answer func(context.Context, net
 		slots <- struct{}{}
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				_ = conn.Close()
+			}
 			return nil
 		}
 		if err != nil {

@@ -59,7 +59,7 @@ func (n *Network) subscribe(ctx context.Context) (*events, error) {
 	e := &events{wake: make(chan struct{}, 1)}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	e.done.Go(func() {
-		defer stop()
+		defer func() { stop(); _ = c.Close() }() // which of the two sees the end of ctx first is not known
 		for ctx.Err() == nil {
 			msgs, err := c.Receive()
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {

@@ -64,6 +64,9 @@ func (l *link) run(ctx context.Context) error {
 	for {
 		c, err := l.network.Listener.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				_ = c.Close()
+			}
 			return nil
 		}
 		if err != nil {

@@ -46,9 +46,10 @@ func WatchTable(ctx context.Context, netns, name string, lost func()) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to nftables: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { _ = events.Close() })()
+	stop := context.AfterFunc(ctx, func() { _ = events.Close() })
+	defer func() { stop(); _ = events.Close() }() // which of the two sees the end of ctx first is not known
 	if err := events.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return errors.Join(fmt.Errorf("subscribe to nftables: %w", err), events.Close())
+		return fmt.Errorf("subscribe to nftables: %w", err)
 	}
 	for {
 		// What changed does not matter, nor whether events were lost: the
@@ -58,7 +59,7 @@ func WatchTable(ctx context.Context, netns, name string, lost func()) error {
 			return nil
 		}
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return errors.Join(fmt.Errorf("hear of nftables: %w", err), events.Close())
+			return fmt.Errorf("hear of nftables: %w", err)
 		}
 		drain(ctx, events)
 		// A look that fails, as it does while others write, finds nothing.
