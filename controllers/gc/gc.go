@@ -34,8 +34,16 @@ type Controller struct {
 	mu     sync.Mutex // guards the fields below
 	graph  *graph
 	kinds  map[schema.GroupKind]kind
-	absent map[types.UID]bool // owners that the API said do not exist: UIDs never return
+	absent map[reference]bool // owners that the API said do not exist: UIDs never return
 	ready  bool               // the graph has seen everything once
+}
+
+// reference is an owner as a dependent names it. That there is none under a
+// wrong name says nothing about the owner that has the UID.
+type reference struct {
+	kind            schema.GroupKind
+	namespace, name string
+	uid             types.UID
 }
 
 // maxAbsent bounds the memory of absent owners.
@@ -63,7 +71,7 @@ func New(kit component.Kit, md metadata.Interface, monitor func(schema.GroupVers
 func (c *Controller) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.graph, c.kinds, c.absent, c.ready = newGraph(), nil, map[types.UID]bool{}, false
+	c.graph, c.kinds, c.absent, c.ready = newGraph(), nil, map[reference]bool{}, false
 }
 
 func (c *Controller) open() {
@@ -170,14 +178,11 @@ const (
 
 // owner asks the API about one owner of o.
 func (c *Controller) owner(ctx context.Context, o *object, ref metav1.OwnerReference) (ownerState, error) {
-	c.mu.Lock()
-	gone := c.absent[ref.UID]
 	gv, perr := schema.ParseGroupVersion(ref.APIVersion)
-	k, known := c.kinds[gv.WithKind(ref.Kind).GroupKind()]
+	gk := gv.WithKind(ref.Kind).GroupKind()
+	c.mu.Lock()
+	k, known := c.kinds[gk]
 	c.mu.Unlock()
-	if gone {
-		return isAbsent, nil
-	}
 	if perr != nil || !known {
 		// Nobody can say whether it exists: then it counts as existing.
 		return isSolid, fmt.Errorf("%w: %s %s, owner of %s", errUnserved, ref.APIVersion, ref.Kind, o)
@@ -190,6 +195,13 @@ func (c *Controller) owner(ctx context.Context, o *object, ref metav1.OwnerRefer
 	if k.namespaced {
 		ns = o.namespace
 	}
+	named := reference{gk, ns, ref.Name, ref.UID}
+	c.mu.Lock()
+	gone := c.absent[named]
+	c.mu.Unlock()
+	if gone {
+		return isAbsent, nil
+	}
 	live, err := c.metadata.Resource(k.gvr).Namespace(ns).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) || (err == nil && live.UID != ref.UID):
@@ -197,7 +209,7 @@ func (c *Controller) owner(ctx context.Context, o *object, ref metav1.OwnerRefer
 		if len(c.absent) >= maxAbsent {
 			clear(c.absent)
 		}
-		c.absent[ref.UID] = true
+		c.absent[named] = true
 		c.mu.Unlock()
 		return isAbsent, nil
 	case err != nil:
