@@ -45,7 +45,8 @@ func newNode(t *testing.T) *node {
 	if os.Geteuid() != 0 {
 		t.Skip("cgroups and mounts need root")
 	}
-	n := &node{T: t, dir: t.TempDir(), client: fake.NewClientset(), cgroup: "skein-kubelet-" + filepath.Base(filepath.Dir(t.TempDir()))}
+	// What the machine itself is short of is none of a test's business.
+	n := &node{T: t, evictionHard: map[string]string{"memory.available": "1Mi"}, dir: t.TempDir(), client: fake.NewClientset(), cgroup: "skein-kubelet-" + filepath.Base(filepath.Dir(t.TempDir()))}
 	r, err := critest.Listen(t.Context(), filepath.Join(n.dir, "r.sock"), image)
 	if err != nil {
 		t.Fatal(err)
