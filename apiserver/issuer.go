@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 
+	"skein.dev/skein/api/sealkey"
 	"skein.dev/skein/api/tokenkey"
 )
 
@@ -18,8 +19,12 @@ const (
 	keysPath      = "/openid/v1/jwks"
 )
 
-// publishIssuer serves the issuer's discovery document and its keys.
+// publishIssuer serves the issuer's discovery document and its keys, and what
+// looks after the keys of tokens and of sealing.
 func (s *Server) publishIssuer(g *genericapiserver.GenericAPIServer) {
+	if s.seals != nil {
+		s.mount(g, sealkey.Path, s.seals)
+	}
 	if s.tokens == nil {
 		return
 	}

@@ -18,7 +18,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/apiserver/pkg/storage/value"
 
 	"skein.dev/skein/api/store"
 	"skein.dev/skein/apiserver/authn"
@@ -50,7 +49,7 @@ type Server struct {
 	publisher  *publish.Publisher
 	tokens     *authn.Tokens
 	keys       *tokenKeys
-	sealed     value.Transformer // nil: nothing is sealed
+	seals      *seals // nil: nothing is sealed
 	bearer     authenticator.Token
 	headers    *authenticatorfactory.RequestHeaderConfig // nil: nobody speaks for others
 	rbac       *authz.RBAC

@@ -79,7 +79,7 @@ func (t *tokenKeys) read(view store.View) (*parsedKeys, error) {
 
 func (t *tokenKeys) parse(raw []byte) (*parsedKeys, error) {
 	p := &parsedKeys{}
-	if seal := t.server.sealed; seal != nil {
+	if seal := t.server.seals; seal != nil {
 		var err error
 		if raw, _, err = seal.TransformFromStorage(t.server.base, raw, value.DefaultContext(tokenKeysKey)); err != nil {
 			return nil, fmt.Errorf("open token keys: %w", err)
@@ -128,7 +128,7 @@ func (t *tokenKeys) change(ctx context.Context, edit func(*parsedKeys) ([]stored
 		if err != nil {
 			return fmt.Errorf("encode token keys: %w", err)
 		}
-		if seal := t.server.sealed; seal != nil {
+		if seal := t.server.seals; seal != nil {
 			if raw, err = seal.TransformToStorage(ctx, raw, value.DefaultContext(tokenKeysKey)); err != nil {
 				return fmt.Errorf("seal token keys: %w", err)
 			}

@@ -163,7 +163,7 @@ func mark(cmd *cobra.Command, set map[*cobra.Command]bool) {
 func meshCommands(c Config) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(c), newJoin(c), newStart(c), newDaemon(c), newStop(), newLeave(c), newReset(c),
-		newStatus(c), newToken(c), newAccountKey(c), newImage(c), newLab(c), newVersion(c),
+		newStatus(c), newToken(c), newAccountKey(c), newSealKey(c), newImage(c), newLab(c), newVersion(c),
 	}
 }
 

@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-//nolint:gochecknoglobals // the test's own flags
 var (
 	skein      = flag.String("skein", "", "the skein program")
 	helm       = flag.String("helm", "", "the helm program")
@@ -62,7 +61,7 @@ func startMesh(t *testing.T) *mesh {
 
 func (m *mesh) add(verb string, args ...string) {
 	m.Helper()
-	dir, err := os.MkdirTemp("", "sk-") //nolint:usetesting // sockets need a short path
+	dir, err := os.MkdirTemp("", "sk-") // sockets need a short path
 	if err != nil {
 		m.Fatal(err)
 	}
