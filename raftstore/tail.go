@@ -29,7 +29,8 @@ import (
 // fills; all move before any is deleted. It implements [raft.LogStore].
 type tail struct {
 	inner raft.LogStore
-	file  flat
+	file  flat  // the records
+	head  flat  // the same file, for headers
 	half  int64 // bytes of records a generation
 
 	write  sync.Mutex // held by who stores or deletes; guards the fields below
@@ -50,7 +51,9 @@ type move struct {
 	err  error // to be read after done
 }
 
-// flat is a file of fixed size. Sync returns when what was written is safe.
+// flat is a file of fixed size. Sync returns when what was written is safe. That
+// it is not is told to each that has opened the file, but only once: whoever
+// syncs beside another needs an opening of his own.
 type flat interface {
 	io.WriterAt
 	Sync() error
@@ -92,16 +95,20 @@ func openTail(dir string, inner raft.LogStore) (*tail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if want := recordsBegin + 2*tailHalf; len(image) != want {
+		return nil, fmt.Errorf("open %s: the newest part of the log is damaged: %d bytes long, want %d", path, len(image), want)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open log's tail: %w", err)
 	}
-	if want := recordsBegin + 2*tailHalf; len(image) != want {
-		return nil, errors.Join(fmt.Errorf("open %s: the newest part of the log is damaged: %d bytes long, want %d", path, len(image), want), f.Close())
-	}
-	t, err := newTail(data{f}, image, inner)
+	head, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("open log's tail: %w", err), file.Close())
+	}
+	t, err := newTail(data{file}, data{head}, image, inner)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), file.Close(), head.Close())
 	}
 	return t, nil
 }
@@ -131,12 +138,15 @@ func makeTail(path string) ([]byte, error) {
 
 // newTail goes on from image, what the file holds. Nothing is written before
 // the first change, which begins a generation: the disk may be full.
-func newTail(f flat, image []byte, inner raft.LogStore) (*tail, error) {
+func newTail(file, head flat, image []byte, inner raft.LogStore) (*tail, error) {
 	gen, slot, ok := generation(image)
 	if !ok {
 		return nil, errors.New("the newest part of the log is damaged: it has no header")
 	}
-	t := &tail{inner: inner, file: f, half: int64(len(image)-recordsBegin) / 2, gen: gen + 1, slot: slot, dirty: true}
+	t := &tail{
+		inner: inner, file: file, head: head, half: int64(len(image)-recordsBegin) / 2,
+		gen: gen + 1, slot: slot, dirty: true,
+	}
 	t.logs = records(t.of(image, gen), gen)
 	if next := records(t.of(image, gen+1), gen+1); len(t.logs) > 0 && len(next) > 0 && follows(t.logs, next[0]) {
 		t.logs = append(t.logs, next...)
@@ -308,9 +318,9 @@ func (t *tail) rotate() error {
 // into the slot that is not in force, so that one of the two is always whole.
 func (t *tail) begin(gen uint64) error {
 	slot := 1 - t.slot
-	_, err := t.file.WriteAt(header(gen), slot*slotSize)
+	_, err := t.head.WriteAt(header(gen), slot*slotSize)
 	if err == nil {
-		err = t.file.Sync()
+		err = t.head.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("begin tail: %w", err)
@@ -431,5 +441,5 @@ func (t *tail) LastIndex() (uint64, error) {
 func (t *tail) close() error {
 	t.write.Lock()
 	defer t.write.Unlock()
-	return errors.Join(t.turn(), t.file.Close())
+	return errors.Join(t.turn(), t.file.Close(), t.head.Close())
 }

@@ -75,7 +75,7 @@ func newLossy() *lossy {
 
 func openLossy(tb testing.TB, f *lossy, inner raft.LogStore) *tail {
 	tb.Helper()
-	s, err := newTail(f, append([]byte(nil), f.safe...), inner)
+	s, err := newTail(f, f, append([]byte(nil), f.safe...), inner)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestTailGoesToTheStoreBehindItWhenItIsFull(t *testing.T) {
 func TestTailWithoutHeaderIsRefused(t *testing.T) {
 	f := newLossy()
 	clear(f.safe)
-	if _, err := newTail(f, f.safe, raft.NewInmemStore()); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := newTail(f, f, f.safe, raft.NewInmemStore()); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("error %v, want one that says damaged", err)
 	}
 }
@@ -310,6 +310,56 @@ func TestTailKeepsBothHalvesWhileTheStoreBehindIsFull(t *testing.T) {
 	s = openLossy(t, file, inner)
 	if got := len(contents(t, s)); got != int(next-1) {
 		t.Errorf("%d entries after a restart, want the %d that were acknowledged", got, next-1)
+	}
+}
+
+// opened is one opening of a file that tells a loss as Linux does: to each, once.
+type opened struct {
+	*lossy
+
+	untold  bool
+	written func() // called after a write
+}
+
+// WriteAt implements flat.
+func (o *opened) WriteAt(b []byte, at int64) (int, error) {
+	n, err := o.lossy.WriteAt(b, at)
+	if o.written != nil {
+		o.written()
+	}
+	return n, err
+}
+
+// Sync implements flat.
+func (o *opened) Sync() error {
+	if o.untold {
+		o.untold = false
+		return errDisk
+	}
+	return o.lossy.Sync()
+}
+
+// The disk loses a record, and a move that ends in the same moment hears of it
+// first. Whoever stored the record must hear of it, too.
+func TestTailHearsOfALossThoughAMoveHasHeardOfIt(t *testing.T) {
+	file := newLossy()
+	records, head := &opened{lossy: file}, &opened{lossy: file}
+	s, err := newTail(records, head, append([]byte(nil), file.safe...), raft.NewInmemStore())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StoreLog(entry(1, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	records.written = func() {
+		copy(file.now, file.safe)
+		records.untold, head.untold = true, true
+		if s.head.Sync() == nil {
+			t.Error("the move hears of no loss")
+		}
+	}
+	if err := s.StoreLog(entry(2, 1, 10)); !errors.Is(err, errDisk) {
+		t.Errorf("error %v, want the disk's: the entry is lost", err)
 	}
 }
 
