@@ -59,10 +59,8 @@ func Chain(c Config) admission.Interface {
 	return admission.NewChainHandler(
 		&rule{mutate: c.namespaceLifecycle, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
 		&rule{mutate: c.defaultLimits, validate: c.checkLimits, on: []admission.Operation{admission.Create, admission.Update}},
-		&rule{validate: c.nodeRestriction, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
-		// A token's audience is filled in between the two phases.
-		&rule{mutate: c.nodeToken, on: create},
 		&rule{mutate: c.serviceAccount, on: create},
+		&rule{mutate: c.nodeRestriction, on: []admission.Operation{admission.Create, admission.Update, admission.Delete}},
 		&rule{mutate: c.priority, on: create},
 		&rule{mutate: defaultTolerations, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{mutate: c.storageClass, on: create},

@@ -8,7 +8,6 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -63,8 +62,14 @@ func (c Config) restrictPodCertificate(ctx context.Context, node string, a admis
 		return refuse(a, "PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", s.NodeName, node)
 	}
 	p := c.Reader.Pod(a.GetNamespace(), s.PodName)
-	if why := c.mismatch(r, p, a.GetNamespace()); why != "" {
-		return refuse(a, "%s", why)
+	if c.mismatch(r, p, a.GetNamespace()) != "" { // the replica may only be late
+		if err := c.Reader.CatchUp(ctx); err != nil {
+			return err
+		}
+		p = c.Reader.Pod(a.GetNamespace(), s.PodName)
+		if why := c.mismatch(r, p, a.GetNamespace()); why != "" {
+			return refuse(a, "%s", why)
+		}
 	}
 	for _, v := range p.Spec.Volumes {
 		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(src corev1.VolumeProjection) bool {
@@ -102,52 +107,4 @@ func (c Config) mismatch(r *certificatesv1.PodCertificateRequest, p *corev1.Pod,
 		return fmt.Sprintf("PodCertificateRequest for pod %q names service account UID %q, which differs from the running service account", pod, s.ServiceAccountUID)
 	}
 	return ""
-}
-
-// wantsAudience reports whether a pod has a volume that holds a token for the
-// audience, or one of a driver that asks for such a token.
-func (c Config) wantsAudience(p *corev1.Pod, audience string) bool {
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		claim, driver := "", ""
-		switch {
-		case v.Projected != nil:
-			if slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
-				return s.ServiceAccountToken != nil && s.ServiceAccountToken.Audience == audience
-			}) {
-				return true
-			}
-		case v.Ephemeral != nil:
-			claim = p.Name + "-" + v.Name
-		case v.PersistentVolumeClaim != nil:
-			claim = v.PersistentVolumeClaim.ClaimName
-		case v.CSI != nil:
-			driver = v.CSI.Driver
-		}
-		if claim != "" {
-			driver = c.driver(p.Namespace, claim)
-		}
-		if driver != "" && c.tokensFor(driver, audience) {
-			return true
-		}
-	}
-	return false
-}
-
-// driver is that of the volume that a claim is bound to.
-func (c Config) driver(namespace, claim string) string {
-	pvc, ok := c.Reader.Get("/persistentvolumeclaims", namespace, claim).(*corev1.PersistentVolumeClaim)
-	if !ok {
-		return ""
-	}
-	pv, ok := c.Reader.Get("/persistentvolumes", "", pvc.Spec.VolumeName).(*corev1.PersistentVolume)
-	if !ok || pv.Spec.CSI == nil {
-		return ""
-	}
-	return pv.Spec.CSI.Driver
-}
-
-func (c Config) tokensFor(driver, audience string) bool {
-	d, ok := c.Reader.Get("storage.k8s.io/csidrivers", "", driver).(*storagev1.CSIDriver)
-	return ok && slices.ContainsFunc(d.Spec.TokenRequests, func(r storagev1.TokenRequest) bool { return r.Audience == audience })
 }

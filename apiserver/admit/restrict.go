@@ -6,23 +6,23 @@ import (
 	"slices"
 	"strings"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 
 	"skein.dev/skein/apiserver/authz"
 )
 
 // nodeRestriction keeps a node to its own objects, as upstream's plugin of
-// the name does: the node authorizer cannot see what a request writes.
+// the name does: the node authorizer cannot see what a request writes. It runs
+// before anything is filled in, and again over what webhooks have changed.
 func (c Config) nodeRestriction(ctx context.Context, a admission.Attributes) error {
 	node, ok := authz.NodeName(a.GetUserInfo())
 	if !ok {
@@ -35,9 +35,11 @@ func (c Config) nodeRestriction(ctx context.Context, a admission.Attributes) err
 	case "nodes":
 		return restrictNode(node, a)
 	case "pods":
-		return c.restrictPod(node, a)
+		return c.restrictPod(ctx, node, a)
 	case "persistentvolumeclaims":
 		return restrictClaim(node, a)
+	case "serviceaccounts":
+		return c.restrictToken(ctx, node, a)
 	case "podcertificaterequests.certificates.k8s.io":
 		return c.restrictPodCertificate(ctx, node, a)
 	case "leases.coordination.k8s.io":
@@ -46,6 +48,9 @@ func (c Config) nodeRestriction(ctx context.Context, a admission.Attributes) err
 		}
 		return namedAfter(node, "node lease", a)
 	case "csinodes.storage.k8s.io":
+		if a.GetSubresource() != "" {
+			return refuse(a, "unexpected subresource %q", a.GetSubresource()) // the kubelet has nothing to say there yet
+		}
 		return namedAfter(node, "CSINode", a)
 	case "resourceslices.resource.k8s.io":
 		return restrictSlice(node, a)
@@ -80,8 +85,11 @@ func restrictNode(node string, a admission.Attributes) error {
 	if name != node {
 		return refuse(a, "node %q is not allowed to modify node %q", node, name)
 	}
-	if n == nil {
+	if a.GetOperation() == admission.Delete {
 		return nil
+	}
+	if n == nil {
+		return refuse(a, "unexpected type %T", a.GetObject())
 	}
 	old, update := a.GetOldObject().(*corev1.Node)
 	if !update {
@@ -150,66 +158,6 @@ func restrictClaim(node string, a admission.Attributes) error {
 	return nil
 }
 
-// nodeToken is the part of nodeRestriction that looks at what the node itself
-// has asked for.
-func (c Config) nodeToken(ctx context.Context, a admission.Attributes) error {
-	if node, ok := authz.NodeName(a.GetUserInfo()); ok && is(a, "", "serviceaccounts", "token") {
-		return c.restrictToken(ctx, node, a)
-	}
-	return nil
-}
-
-// restrictToken lets a node ask only for tokens that die with a pod of its own
-// and that the pod is meant to have.
-func (c Config) restrictToken(ctx context.Context, node string, a admission.Attributes) error {
-	req, ok := a.GetObject().(*authenticationv1.TokenRequest)
-	if !ok {
-		return nil
-	}
-	ref := req.Spec.BoundObjectRef
-	if ref == nil || ref.APIVersion != "v1" || ref.Kind != "Pod" || ref.Name == "" {
-		return refuse(a, "node requested token not bound to a pod")
-	}
-	if ref.UID == "" {
-		return refuse(a, "node requested token with a pod binding without a uid")
-	}
-	p := c.Reader.Pod(a.GetNamespace(), ref.Name)
-	switch {
-	case p == nil:
-		return refuse(a, "node requested token bound to a pod that does not exist")
-	case ref.UID != p.UID:
-		return refuse(a, "the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID)
-	case p.Spec.NodeName != node:
-		return refuse(a, "node requested token bound to a pod scheduled on a different node")
-	case len(req.Spec.Audiences) > 1:
-		return refuse(a, "node may only request 0 or 1 audiences")
-	}
-	audience := ""
-	if len(req.Spec.Audiences) > 0 {
-		audience = req.Spec.Audiences[0]
-	}
-	if c.wantsAudience(p, audience) {
-		return nil
-	}
-	return c.ask(ctx, a, "request-serviceaccounts-token-audience", audience, a.GetName(),
-		"is not authorized to request tokens for audience \""+audience+"\"")
-}
-
-// ask lets a role make an exception from what pods themselves ask for.
-func (c Config) ask(ctx context.Context, a admission.Attributes, verb, resource, name, otherwise string) error {
-	may, _, err := c.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
-		User: a.GetUserInfo(), Verb: verb, APIGroup: a.GetResource().Group, APIVersion: a.GetResource().Version,
-		Resource: resource, Namespace: a.GetNamespace(), Name: name, ResourceRequest: true,
-	})
-	switch {
-	case may == authorizer.DecisionAllow:
-		return nil
-	case err != nil:
-		return refuse(a, "%s %s: %w", a.GetUserInfo().GetName(), otherwise, err)
-	}
-	return refuse(a, "%s %s", a.GetUserInfo().GetName(), otherwise)
-}
-
 func restrictSlice(node string, a admission.Attributes) error {
 	obj, what := a.GetObject(), "create"
 	switch a.GetOperation() {
@@ -228,9 +176,14 @@ func restrictSlice(node string, a admission.Attributes) error {
 
 // restrictRequest lets a node ask for certificates of kubelets in its own name only.
 func restrictRequest(node string, a admission.Attributes) error {
+	if a.GetOperation() != admission.Create {
+		return nil
+	}
 	csr, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
-	if a.GetOperation() != admission.Create || !ok ||
-		csr.Spec.SignerName != certificatesv1.KubeletServingSignerName && csr.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+	if !ok {
+		return refuse(a, "unexpected type %T", a.GetObject())
+	}
+	if csr.Spec.SignerName != certificatesv1.KubeletServingSignerName && csr.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
 		return nil
 	}
 	request, err := parseRequest(csr.Spec.Request)
@@ -243,14 +196,14 @@ func restrictRequest(node string, a admission.Attributes) error {
 	return nil
 }
 
-func (c Config) restrictPod(node string, a admission.Attributes) error {
+func (c Config) restrictPod(ctx context.Context, node string, a admission.Attributes) error {
 	switch a.GetSubresource() {
 	case "":
 		switch a.GetOperation() {
 		case admission.Create:
 			return c.restrictMirror(node, a)
 		case admission.Delete:
-			return c.ownPod(node, "delete pods", a.GetName(), a)
+			return c.ownPod(ctx, node, "delete pods", a.GetName(), a)
 		}
 		return refuse(a, "unexpected operation %q, node %q can only create and delete mirror pods", a.GetOperation(), node)
 	case "status":
@@ -260,20 +213,35 @@ func (c Config) restrictPod(node string, a admission.Attributes) error {
 		if e, ok := a.GetObject().(*policyv1.Eviction); ok && name == "" {
 			name = e.Name
 		}
-		return c.ownPod(node, "evict pods", name, a)
+		return c.ownPod(ctx, node, "evict pods", name, a)
 	}
 	return refuse(a, "unexpected pod subresource %q, only 'status' and 'eviction' are allowed", a.GetSubresource())
 }
 
-func (c Config) ownPod(node, what, name string, a admission.Attributes) error {
-	p := c.Reader.Pod(a.GetNamespace(), name)
-	if p == nil {
-		return nil // there is none: the request itself will say so
+func (c Config) ownPod(ctx context.Context, node, what, name string, a admission.Attributes) error {
+	p, err := c.pod(ctx, a.GetNamespace(), name)
+	if err != nil {
+		return err
 	}
 	if p.Spec.NodeName != node {
 		return refuse(a, "node %q can only %s with spec.nodeName set to itself", node, what)
 	}
 	return nil
+}
+
+// pod is one that must exist. Where the replica has none it may only be late,
+// and the request would then reach a pod that nobody has looked at.
+func (c Config) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	if p := c.Reader.Pod(namespace, name); p != nil {
+		return p, nil
+	}
+	if err := c.Reader.CatchUp(ctx); err != nil {
+		return nil, err
+	}
+	if p := c.Reader.Pod(namespace, name); p != nil {
+		return p, nil
+	}
+	return nil, apierrors.NewNotFound(corev1.Resource("pods"), name)
 }
 
 func restrictPodStatus(node string, a admission.Attributes) error {
@@ -292,6 +260,8 @@ func restrictPodStatus(node string, a admission.Attributes) error {
 		return refuse(a, "node %q cannot update resource claim statues", node)
 	case !equality.Semantic.DeepEqual(was.ExtendedResourceClaimStatus, is.ExtendedResourceClaimStatus):
 		return refuse(a, "node %q cannot update extended resource claim status", node)
+	case !equality.Semantic.DeepEqual(was.NodeAllocatableResourceClaimStatuses, is.NodeAllocatableResourceClaimStatuses):
+		return refuse(a, "node %q cannot update node allocatable resource claim statuses", node)
 	}
 	return nil
 }

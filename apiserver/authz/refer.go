@@ -192,6 +192,10 @@ func Secrets(p *corev1.Pod) (names []string) {
 			local(v.CephFS.SecretRef)
 		case v.Cinder != nil:
 			local(v.Cinder.SecretRef)
+		case v.ScaleIO != nil:
+			local(v.ScaleIO.SecretRef)
+		case v.StorageOS != nil:
+			local(v.StorageOS.SecretRef)
 		case v.AzureFile != nil:
 			names = append(names, v.AzureFile.SecretName)
 		}
