@@ -105,6 +105,10 @@ func (c *Config) makers() []maker {
 		{"persistentvolume-binder-controller", "persistent-volume-binder", "persistentvolumes persistentvolumeclaims storageclasses.storage.k8s.io", false, of(volumebinder.New)},
 		{"ephemeral-volume-controller", "ephemeral-volume-controller", "persistentvolumeclaims", false, of(ephemeral.New)},
 		{"persistentvolume-protection-controller", "pv-protection-controller", "persistentvolumes", false, of(protection.NewVolumes)},
+		{
+			"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller",
+			"volumeattributesclasses.storage.k8s.io persistentvolumes persistentvolumeclaims", false, of(protection.NewAttributes),
+		},
 		{"namespace-controller", "namespace-controller", "", true, func(a Access) (run.Controller, error) { return namespace.New(a.Kit, a.Metadata) }},
 		{"garbage-collector-controller", "generic-garbage-collector", "", true, func(a Access) (run.Controller, error) {
 			return gc.New(a.Kit, a.Metadata, c.Monitor)

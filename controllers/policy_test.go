@@ -193,6 +193,39 @@ func (m *mesh) claim(name, class string) {
 	}
 }
 
+func TestRealAPIAttributesClassStaysWhileAClaimHasIt(t *testing.T) {
+	m := serve(t)
+	m.namespace("app")
+	classes := m.admin.StorageV1().VolumeAttributesClasses()
+	name := "fast"
+	if _, err := classes.Create(t.Context(), &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, DriverName: "example.com", Parameters: map[string]string{"iops": "1"},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	none := ""
+	claims := m.admin.CoreV1().PersistentVolumeClaims("app")
+	if _, err := claims.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+		StorageClassName: &none, VolumeAttributesClassName: &name, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := classes.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := classes.Get(t.Context(), name, metav1.GetOptions{}); err != nil || c.DeletionTimestamp == nil {
+		t.Fatalf("a class in use, deleted: got %v, %v, want it kept", c, err)
+	}
+	if err := claims.Delete(t.Context(), "data", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.wait("the class has gone", func() bool {
+		_, err := classes.Get(t.Context(), name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+}
+
 func TestRealAPIVolumesAreBoundAndReleased(t *testing.T) {
 	m := serve(t)
 	m.namespace("app")

@@ -1,5 +1,5 @@
-// Package protection keeps volumes and claims from being deleted while they
-// are used.
+// Package protection keeps volumes, claims and attributes classes from being
+// deleted while they are used.
 //
 // Its invariant: the finalizer goes only from an object that is being deleted
 // and that the API, not only the informer, shows to be out of use.

@@ -92,12 +92,14 @@ func (m maker) hosts(ctx context.Context, out map[manifest.ImageID]image) error 
 // shells makes the images that tests run a shell in.
 func (m maker) shells(ctx context.Context, out map[manifest.ImageID]image) error {
 	// Debian's busybox shell keeps from its children the variables whose names
-	// it could not have itself, such as data-1; upstream's passes them on.
+	// it could not have itself, such as data-1; upstream's passes them on. So the
+	// sh that is found by its name is bash; /bin/sh, of which one test knows the
+	// words, is busybox'.
 	bash, err := m.debs.tree(ctx, "bash")
 	if err != nil {
 		return err
 	}
-	bash.link("bin/sh", "bash")
+	bash.link("usr/bin/sh", "../../bin/bash")
 	busybox, err := m.base(ctx, bash)
 	if err != nil {
 		return err
