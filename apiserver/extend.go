@@ -3,6 +3,7 @@ package apiserver
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strconv"
 
@@ -75,10 +76,12 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 			DisableRemoteAvailableConditionController: true, // ours begins with the first remote server
 		},
 	}
-	agg, err := config.Complete().NewWithDelegate(kinds)
+	behind := &delegates{DelegationTarget: kinds}
+	agg, err := config.Complete().NewWithDelegate(behind)
 	if err != nil {
 		return err
 	}
+	behind.done = true
 	if err := s.register(agg, crds, cfg); err != nil {
 		return err
 	}
@@ -96,6 +99,31 @@ func (s *Server) buildAggregator(cfg *genericapiserver.RecommendedConfig, kinds 
 	s.generic = prepared.GenericAPIServer
 	s.others = agg.GenericAPIServer.Handler.NonGoRestfulMux
 	return nil
+}
+
+// delegates are the servers behind the aggregator, to which it passes requests
+// on. Once it is built it sees none: it would ask each every second whether its
+// description has changed, which the publisher knows better.
+type delegates struct {
+	genericapiserver.DelegationTarget
+
+	done bool
+}
+
+// UnprotectedHandler implements genericapiserver.DelegationTarget.
+func (d *delegates) UnprotectedHandler() http.Handler {
+	if d.done {
+		return nil
+	}
+	return d.DelegationTarget.UnprotectedHandler()
+}
+
+// NextDelegate implements genericapiserver.DelegationTarget.
+func (d *delegates) NextDelegate() genericapiserver.DelegationTarget {
+	if d.done {
+		return nil
+	}
+	return d.DelegationTarget.NextDelegate()
 }
 
 // register keeps an APIService for every group that this server has itself:

@@ -184,3 +184,34 @@ func TestCustomResourcesAreDescribedWhileTheyExist(t *testing.T) {
 		t.Error("v2 still has the definition")
 	}
 }
+
+// TestNobodyAsksAnIdleServerForItsDescription: the library's aggregator would
+// ask each server behind it every second.
+func TestNobodyAsksAnIdleServerForItsDescription(t *testing.T) {
+	f := start(t)
+	client := f.client(t, f.admin(t))
+	asked := func() string {
+		t.Helper()
+		raw, err := client.RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(raw)) {
+			if n, ok := strings.CutPrefix(line, `workqueue_adds_total{name="open_api_v3_aggregation_controller"}`); ok {
+				return n
+			}
+		}
+		t.Fatal("the library no longer counts what its aggregator does")
+		return ""
+	}
+	before := ""
+	for range 10 { // its first look at each is part of the start
+		now := asked()
+		if now == before {
+			return
+		}
+		before = now
+		time.Sleep(2500 * time.Millisecond)
+	}
+	t.Error("the aggregator goes on asking")
+}
