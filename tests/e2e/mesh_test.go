@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
@@ -55,11 +57,8 @@ func run(m *testing.M) int {
 		dump()
 		return 1
 	}
-	defer func() {
-		if err := command("lab", "down").Run(); err != nil {
-			fmt.Println("lab down:", err)
-		}
-	}()
+	defer down()
+	defer downInTime()()
 	out, err := exec.Command(bin, "lab", "kubeconfig", "--lab-dir", dir).Output()
 	if err != nil {
 		fmt.Println("lab kubeconfig:", err)
@@ -67,6 +66,33 @@ func run(m *testing.M) int {
 	}
 	lab.kubeconfig = strings.TrimSpace(string(out))
 	return m.Run()
+}
+
+func down() {
+	if err := command("lab", "down").Run(); err != nil {
+		fmt.Println("lab down:", err)
+	}
+}
+
+// downTime is much longer than taking the lab away takes.
+const downTime = time.Minute
+
+// downInTime ends the tests a little before their time-out does, which would
+// leave the lab on the machine; stop takes that back.
+func downInTime() (stop func()) {
+	flag.Parse()
+	limit, err := time.ParseDuration(flag.Lookup("test.timeout").Value.String())
+	if err != nil || limit <= downTime {
+		return func() {}
+	}
+	t := time.AfterFunc(limit-downTime, func() {
+		fmt.Println("tests/e2e: no time left but for taking the lab away")
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stdout, 2)
+		dump()
+		down()
+		os.Exit(2)
+	})
+	return func() { t.Stop() }
 }
 
 // command is one of skein on the tests' lab, its output shown.
