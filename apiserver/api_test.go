@@ -13,10 +13,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	corev1apply "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"skein.dev/skein/api/store"
 )
@@ -90,6 +92,27 @@ func TestAVersionThatIsNoneIsTheUsersMistake(t *testing.T) {
 	ns.ResourceVersion = "-1"
 	if _, err := c.CoreV1().Namespaces().Update(t.Context(), ns, metav1.UpdateOptions{}); !apierrors.IsBadRequest(err) {
 		t.Errorf("update: got %v, want that the request is bad", err)
+	}
+}
+
+func TestTextThatIsNoneIsRefusedInProtobuf(t *testing.T) {
+	f := start(t)
+	cfg := rest.CopyConfig(f.admin(t))
+	cfg.ContentType = runtime.ContentTypeProtobuf
+	c := f.client(t, cfg)
+	const bad = "\xff"
+	for name, o := range map[string]*corev1.ConfigMap{
+		"value":      configMap("v", map[string]string{"a": bad}),
+		"annotation": {ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{"a": bad}}},
+	} {
+		if _, err := c.CoreV1().ConfigMaps("default").Create(t.Context(), o, metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
+			t.Errorf("%s: got %v, want that the request is bad", name, err)
+		}
+	}
+	o := configMap("good", map[string]string{"a": "é\u202e\x00"})
+	o.BinaryData = map[string][]byte{"b": []byte(bad)}
+	if _, err := c.CoreV1().ConfigMaps("default").Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
+		t.Errorf("bytes are no text: %v", err)
 	}
 }
 

@@ -184,6 +184,7 @@ func (s *Server) install(g *genericapiserver.GenericAPIServer) error {
 		info := groups[gv.Group]
 		if info == nil {
 			i := genericapiserver.NewDefaultAPIGroupInfo(gv.Group, s.scheme.Scheme, runtime.NewParameterCodec(s.scheme.Scheme), s.scheme.Codecs)
+			i.NegotiatedSerializer = s.scheme.Wire()
 			info = &i
 			groups[gv.Group] = info
 		}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -115,6 +117,9 @@ func (t *target) encodings(tb testing.TB, at string, js []byte) {
 	}
 	if pb.code == http.StatusNotAcceptable {
 		return
+	}
+	if strings.HasPrefix(at, "/apis/api") && bytes.ContainsRune(js, utf8.RuneError) {
+		return // the servers of definitions and of other APIs have encodings of their own, that take any bytes for text
 	}
 	typed, _, err := t.codecs.UniversalDeserializer().Decode(js, nil, nil)
 	if runtime.IsNotRegisteredError(err) {
