@@ -23,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/restmapper"
 
@@ -120,13 +121,13 @@ func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Inte
 		return nil, err
 	}
 	stop := s.base.Done()
-	informers := s.Informers(client)
-	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
+	own := &paramInformers{SharedInformerFactory: s.Informers(client), make: func() informers.SharedInformerFactory { return s.Informers(client) }}
+	kinds := &mapper{ResettableRESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())), server: s}
 	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {
 		w.SetExcludedAdmissionResources(questions())
 	}
 	answer := newAwaited(client)
-	initializer.New(answer, dyn, informers, s.authz, utilfeature.DefaultFeatureGate, cfg.EffectiveVersion, stop, mapper).Initialize(p)
+	initializer.New(answer, dyn, own, s.authz, utilfeature.DefaultFeatureGate, cfg.EffectiveVersion, stop, kinds).Initialize(p)
 	webhookinitializer.NewPluginInitializer(
 		webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, loopback, noopoteltrace.NewTracerProvider()),
 		resolver{s},
@@ -138,7 +139,7 @@ func (s *Server) equip(cfg *genericapiserver.RecommendedConfig, p admission.Inte
 		return nil, err
 	}
 	return func() func() error {
-		informers.Start(stop)
+		own.SharedInformerFactory.Start(stop)
 		if _, ok := p.(*mutatingpolicy.Plugin); ok {
 			return func() error { return answer.wait(s.base) }
 		}
@@ -224,24 +225,4 @@ func (o *onDemand) Validate(ctx context.Context, a admission.Attributes, i admis
 		return v.Validate(ctx, a, i)
 	}
 	return nil
-}
-
-// resourceOf names the resource of a kind that this server declares; those of
-// custom kinds and of other servers it does not know.
-func (s *Server) resourceOf(kind schema.GroupVersionKind) string {
-	for i := range s.cfg.Kinds {
-		k := &s.cfg.Kinds[i]
-		if k.Kind != kind.Kind {
-			continue
-		}
-		if k.Resource.GroupVersion() == kind.GroupVersion() {
-			return k.Resource.Resource
-		}
-		for _, v := range k.Versions {
-			if v.Resource.GroupVersion() == kind.GroupVersion() {
-				return v.Resource.Resource
-			}
-		}
-	}
-	return ""
 }
