@@ -23,6 +23,7 @@ import (
 	"skein.dev/skein/controllers/namespace"
 	"skein.dev/skein/controllers/nodelifecycle"
 	"skein.dev/skein/controllers/podgc"
+	"skein.dev/skein/controllers/policystatus"
 	"skein.dev/skein/controllers/protection"
 	"skein.dev/skein/controllers/replicaset"
 	"skein.dev/skein/controllers/replicationcontroller"
@@ -108,6 +109,10 @@ func (c *Config) makers() []maker {
 		{
 			"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller",
 			"volumeattributesclasses.storage.k8s.io persistentvolumes persistentvolumeclaims", false, of(protection.NewAttributes),
+		},
+		{
+			"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller",
+			"validatingadmissionpolicies.admissionregistration.k8s.io", false, of(policystatus.New),
 		},
 		{"namespace-controller", "namespace-controller", "", true, func(a Access) (run.Controller, error) { return namespace.New(a.Kit, a.Metadata) }},
 		{"garbage-collector-controller", "generic-garbage-collector", "", true, func(a Access) (run.Controller, error) {

@@ -8,8 +8,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	certv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -191,6 +193,34 @@ func (m *mesh) claim(name, class string) {
 	if _, err := m.admin.CoreV1().PersistentVolumeClaims("app").Create(m.Context(), c, metav1.CreateOptions{}); err != nil {
 		m.Fatal(err)
 	}
+}
+
+func TestRealAPIPolicyIsToldWhichExpressionsDoNotFit(t *testing.T) {
+	m := serve(t)
+	policies := m.admin.AdmissionregistrationV1().ValidatingAdmissionPolicies()
+	if _, err := policies.Create(t.Context(), &admissionv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "replicas"},
+		Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+				RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule:       admissionv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"deployments"}},
+				},
+			}}},
+			Validations: []admissionv1.Validation{{Expression: "object.spec.replicas > 1"}, {Expression: "object.spec.replicas > '1'"}},
+		},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(m, "the policy is checked", func() (*admissionv1.ValidatingAdmissionPolicy, error) {
+		return policies.Get(t.Context(), "replicas", metav1.GetOptions{})
+	}, func(p *admissionv1.ValidatingAdmissionPolicy) bool {
+		if p.Status.ObservedGeneration != p.Generation || p.Status.TypeChecking == nil {
+			return false
+		}
+		w := p.Status.TypeChecking.ExpressionWarnings
+		return len(w) == 1 && w[0].FieldRef == "spec.validations[1].expression" && strings.Contains(w[0].Warning, "found no matching overload")
+	})
 }
 
 func TestRealAPIAttributesClassStaysWhileAClaimHasIt(t *testing.T) {
