@@ -16,6 +16,8 @@ import (
 	aggscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	aggopenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
 	openapicommon "k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"skein.dev/skein/apiserver/openapi"
 	"skein.dev/skein/apiserver/publish"
@@ -36,7 +38,14 @@ func (s *Server) describe(c *genericapiserver.RecommendedConfig) {
 	namer := openapinamer.NewDefinitionNamer(s.scheme.External, crdserver.Scheme, aggscheme.Scheme)
 	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
 	c.OpenAPIV3Config.Info.Title = apiTitle
+	c.OpenAPIV3Config.SecuritySchemes = spec3.SecuritySchemes{bearer: &spec3.SecurityScheme{SecuritySchemeProps: spec3.SecuritySchemeProps{
+		Type: "apiKey", Name: "authorization", In: "header", Description: "Bearer Token authentication",
+	}}}
 }
+
+// bearer is the one way to authenticate that the description of the API names;
+// with it, each request may be answered with 401.
+const bearer = "BearerToken"
 
 // forgetTypes drops the types that c holds: who asks for them again makes them
 // with GetDefinitions. The library's builder leaves a function in c that holds
@@ -57,6 +66,13 @@ func (s *Server) publishAPI(c *genericapiserver.RecommendedConfig, kinds *generi
 	v2 := genericapiserver.DefaultOpenAPIConfig(definitions, namer)
 	forgetTypes(c.OpenAPIV3Config) // the publisher makes them again while somebody asks
 	v2.Info.Title, v2.Info.Version = apiTitle, "v"+Version
+	v2.SecurityDefinitions = &spec.SecurityDefinitions{bearer: &spec.SecurityScheme{SecuritySchemeProps: spec.SecuritySchemeProps{
+		Type: "apiKey", Name: "authorization", In: "header", Description: "Bearer Token authentication",
+	}}}
+	v2.DefaultSecurity = []map[string][]string{{bearer: {}}}
+	v2.CommonResponses = map[int]spec.Response{
+		http.StatusUnauthorized: {ResponseProps: spec.ResponseProps{Description: "Unauthorized"}},
+	}
 	c.OpenAPIV3Config.Info.Version = v2.Info.Version
 	var services []*restful.WebService
 	for _, g := range []*genericapiserver.GenericAPIServer{s.generic, crds.GenericAPIServer, kinds} {

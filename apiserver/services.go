@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"skein.dev/skein/apiserver/alloc"
+	"skein.dev/skein/apiserver/registry"
 	"skein.dev/skein/apiserver/storage"
 )
 
@@ -81,10 +82,8 @@ type services struct {
 // standard is what the REST storage of a kind offers.
 type standard interface {
 	rest.StandardStorage
-	rest.Scoper
-	rest.ShortNamesProvider
-	rest.CategoriesProvider
-	rest.SingularNameProvider
+	rest.MayReturnFullObjectDeleter
+	registry.Names
 	rest.ResetFieldsStrategy
 }
 

@@ -1,7 +1,6 @@
 package defaulting
 
 import (
-	"maps"
 	"math"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -34,7 +33,7 @@ func Job(j *batchv1.Job) {
 	}
 	point(&s.BackoffLimit, 6)
 	if len(j.Labels) == 0 && s.Template.Labels != nil {
-		j.Labels = maps.Clone(s.Template.Labels)
+		j.Labels = s.Template.Labels // shared, so that what a creation adds to the one is in the other
 	}
 	point(&s.CompletionMode, batchv1.NonIndexedCompletion)
 	point(&s.Suspend, false)

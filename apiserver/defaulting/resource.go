@@ -5,7 +5,14 @@ import (
 )
 
 // ResourceClaim asks for one device where a claim names no number.
-func ResourceClaim(c *resourcev1.ResourceClaim) { deviceClaim(&c.Spec.Devices) }
+func ResourceClaim(c *resourcev1.ResourceClaim) {
+	deviceClaim(&c.Spec.Devices)
+	if a := c.Status.Allocation; a != nil {
+		for i := range a.Devices.Results {
+			deviceTolerations(a.Devices.Results[i].Tolerations)
+		}
+	}
+}
 
 // ResourceClaimTemplate defaults the claim within a template.
 func ResourceClaimTemplate(t *resourcev1.ResourceClaimTemplate) { deviceClaim(&t.Spec.Spec.Devices) }
@@ -28,7 +35,11 @@ func devices(mode *resourcev1.DeviceAllocationMode, count *int64, tolerations []
 	if *mode == resourcev1.DeviceAllocationModeExactCount {
 		set(count, 1)
 	}
-	for i := range tolerations {
-		set(&tolerations[i].Operator, resourcev1.DeviceTolerationOpEqual)
+	deviceTolerations(tolerations)
+}
+
+func deviceTolerations(list []resourcev1.DeviceToleration) {
+	for i := range list {
+		set(&list[i].Operator, resourcev1.DeviceTolerationOpEqual)
 	}
 }

@@ -10,27 +10,30 @@ func volume(v *corev1.Volume) {
 	if v.VolumeSource == (corev1.VolumeSource{}) {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
-	switch {
-	case v.HostPath != nil:
+	// A volume of several kinds is refused later, but each has its defaults.
+	if v.HostPath != nil {
 		point(&v.HostPath.Type, corev1.HostPathUnset)
-	case v.Secret != nil:
+	}
+	if v.Secret != nil {
 		point(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
-	case v.ConfigMap != nil:
+	}
+	if v.ConfigMap != nil {
 		point(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
-	case v.DownwardAPI != nil:
+	}
+	if v.DownwardAPI != nil {
 		point(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
 		downwardItems(v.DownwardAPI.Items)
-	case v.Projected != nil:
-		projected(v.Projected)
-	case v.Ephemeral != nil:
-		if t := v.Ephemeral.VolumeClaimTemplate; t != nil {
-			ClaimSpec(&t.Spec)
-		}
-	case v.Image != nil:
-		set(&v.Image.PullPolicy, pullPolicy(v.Image.Reference))
-	default:
-		networkVolume(&v.VolumeSource)
 	}
+	if v.Projected != nil {
+		projected(v.Projected)
+	}
+	if v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil {
+		ClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec)
+	}
+	if v.Image != nil {
+		set(&v.Image.PullPolicy, pullPolicy(v.Image.Reference))
+	}
+	networkVolume(&v.VolumeSource)
 }
 
 func downwardItems(items []corev1.DownwardAPIVolumeFile) {
@@ -54,22 +57,37 @@ func projected(p *corev1.ProjectedVolumeSource) {
 
 // networkVolume defaults the in-tree network volumes that old manifests name.
 func networkVolume(v *corev1.VolumeSource) {
-	switch {
-	case v.ISCSI != nil:
+	if v.ISCSI != nil {
 		set(&v.ISCSI.ISCSIInterface, "default")
-	case v.RBD != nil:
-		set(&v.RBD.RBDPool, "rbd")
-		set(&v.RBD.RadosUser, "admin")
-		set(&v.RBD.Keyring, "/etc/ceph/keyring")
-	case v.ScaleIO != nil:
-		set(&v.ScaleIO.StorageMode, "ThinProvisioned")
-		set(&v.ScaleIO.FSType, "xfs")
-	case v.AzureDisk != nil:
-		point(&v.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
-		point(&v.AzureDisk.FSType, "ext4")
-		point(&v.AzureDisk.ReadOnly, false)
-		point(&v.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
 	}
+	if v.RBD != nil {
+		ceph(&v.RBD.RBDPool, &v.RBD.RadosUser, &v.RBD.Keyring)
+	}
+	if v.ScaleIO != nil {
+		scaleIO(&v.ScaleIO.StorageMode, &v.ScaleIO.FSType)
+	}
+	azureDisk(v.AzureDisk)
+}
+
+func ceph(pool, user, keyring *string) {
+	set(pool, "rbd")
+	set(user, "admin")
+	set(keyring, "/etc/ceph/keyring")
+}
+
+func scaleIO(mode, fsType *string) {
+	set(mode, "ThinProvisioned")
+	set(fsType, "xfs")
+}
+
+func azureDisk(a *corev1.AzureDiskVolumeSource) {
+	if a == nil {
+		return
+	}
+	point(&a.CachingMode, corev1.AzureDataDiskCachingReadWrite)
+	point(&a.FSType, "ext4")
+	point(&a.ReadOnly, false)
+	point(&a.Kind, corev1.AzureSharedBlobDisk)
 }
 
 // ClaimSpec defaults the spec of a persistent volume claim.
@@ -98,20 +116,17 @@ func PersistentVolume(v *corev1.PersistentVolume) {
 
 // volumeSource defaults the in-tree sources of persistent volumes.
 func volumeSource(s *corev1.PersistentVolumeSource) {
-	switch {
-	case s.HostPath != nil:
+	if s.HostPath != nil {
 		point(&s.HostPath.Type, corev1.HostPathUnset)
-	case s.RBD != nil:
-		set(&s.RBD.RBDPool, "rbd")
-		set(&s.RBD.RadosUser, "admin")
-		set(&s.RBD.Keyring, "/etc/ceph/keyring")
-	case s.ISCSI != nil:
-		set(&s.ISCSI.ISCSIInterface, "default")
-	case s.ScaleIO != nil:
-		set(&s.ScaleIO.StorageMode, "ThinProvisioned")
-		set(&s.ScaleIO.FSType, "xfs")
-	case s.AzureDisk != nil:
-		azure := corev1.VolumeSource{AzureDisk: s.AzureDisk}
-		networkVolume(&azure)
 	}
+	if s.RBD != nil {
+		ceph(&s.RBD.RBDPool, &s.RBD.RadosUser, &s.RBD.Keyring)
+	}
+	if s.ISCSI != nil {
+		set(&s.ISCSI.ISCSIInterface, "default")
+	}
+	if s.ScaleIO != nil {
+		scaleIO(&s.ScaleIO.StorageMode, &s.ScaleIO.FSType)
+	}
+	azureDisk(s.AzureDisk)
 }

@@ -86,7 +86,6 @@ func StatefulSet(sts *appsv1.StatefulSet) {
 	for i := range s.VolumeClaimTemplates {
 		t := &s.VolumeClaimTemplates[i]
 		PersistentVolumeClaim(t)
-		set(&t.APIVersion, "v1")
-		set(&t.Kind, "PersistentVolumeClaim")
+		t.APIVersion, t.Kind = "v1", "PersistentVolumeClaim" // whatever the user said
 	}
 }

@@ -43,9 +43,9 @@ func StorageClass() registry.Kind {
 	words := storagev1.StorageClass{}
 	return registry.Kind{
 		Resource: storagev1.SchemeGroupVersion.WithResource("storageclasses"), Kind: "StorageClass", Singular: "storageclass",
-		ShortNames: []string{"sc"},
-		New:        func() runtime.Object { return &storagev1.StorageClass{} },
-		NewList:    func() runtime.Object { return &storagev1.StorageClassList{} },
+		ShortNames: []string{"sc"}, ReturnDeleted: true,
+		New:     func() runtime.Object { return &storagev1.StorageClass{} },
+		NewList: func() runtime.Object { return &storagev1.StorageClassList{} },
 		Columns: []metav1.TableColumnDefinition{
 			str("Provisioner", describe(words, "provisioner")), str("ReclaimPolicy", describe(words, "reclaimPolicy")),
 			str("VolumeBindingMode", describe(words, "volumeBindingMode")),

@@ -27,9 +27,9 @@ func CronJob() registry.Kind {
 	k.Row = row(cronJobRow)
 	k.Default = defaults(defaulting.CronJob)
 	divide(&k, true, rules[*batchv1.CronJob]{
-		create: func(c *batchv1.CronJob) { dropAlpha(&c.Spec.JobTemplate.Spec.Template.Spec, nil) },
+		create: func(c *batchv1.CronJob) { dropAlphaJob(&c.Spec.JobTemplate.Spec, nil) },
 		update: func(c, old *batchv1.CronJob) {
-			dropAlpha(&c.Spec.JobTemplate.Spec.Template.Spec, &old.Spec.JobTemplate.Spec.Template.Spec)
+			dropAlphaJob(&c.Spec.JobTemplate.Spec, &old.Spec.JobTemplate.Spec)
 		},
 		validate: validation.CronJob, validateUpdate: validation.CronJobUpdate, warn: warnCronJob,
 	}, rules[*batchv1.CronJob]{})

@@ -20,6 +20,7 @@ import (
 func CSIDriver() registry.Kind {
 	spec := storagev1.CSIDriverSpec{}
 	k := declare[storagev1.CSIDriver, storagev1.CSIDriverList](storagev1.SchemeGroupVersion, "csidrivers")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{
 		boolean("AttachRequired", describe(spec, "attachRequired")), boolean("PodInfoOnMount", describe(spec, "podInfoOnMount")),
 		boolean("StorageCapacity", describe(spec, "storageCapacity")), str("TokenRequests", describe(spec, "tokenRequests")),
@@ -65,6 +66,7 @@ func csiDriverRow(d *storagev1.CSIDriver) []any {
 // alpha, which is dropped.
 func CSINode() registry.Kind {
 	k := declare[storagev1.CSINode, storagev1.CSINodeList](storagev1.SchemeGroupVersion, "csinodes")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{
 		num("Drivers", "Drivers indicates the number of CSI drivers registered on the node"), ageColumn(),
 	}
@@ -112,6 +114,7 @@ func warnNodeLabels(s *metav1.LabelSelector, path *field.Path) (warnings []strin
 func VolumeAttachment() registry.Kind {
 	spec, status := storagev1.VolumeAttachmentSpec{}, storagev1.VolumeAttachmentStatus{}
 	k := declare[storagev1.VolumeAttachment, storagev1.VolumeAttachmentList](storagev1.SchemeGroupVersion, "volumeattachments")
+	k.ReturnDeleted = true
 	by := str("Attacher", describe(spec, "attacher"))
 	by.Format = "name"
 	k.Columns = []metav1.TableColumnDefinition{
@@ -133,6 +136,7 @@ func VolumeAttachment() registry.Kind {
 // VolumeAttributesClass declares what volumes can be made faster or slower with.
 func VolumeAttributesClass() registry.Kind {
 	k := declare[storagev1.VolumeAttributesClass, storagev1.VolumeAttributesClassList](storagev1.SchemeGroupVersion, "volumeattributesclasses", "vac")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{str("DriverName", describe(storagev1.VolumeAttributesClass{}, "driverName")), ageColumn()}
 	k.Row = row(func(c *storagev1.VolumeAttributesClass) []any { return []any{c.DriverName, age(c.CreationTimestamp)} })
 	k.Strategy = rules[*storagev1.VolumeAttributesClass]{

@@ -113,7 +113,10 @@ func EndpointSlice() registry.Kind {
 		}),
 		Default: defaults(defaulting.EndpointSlice),
 		Strategy: rules[*discoveryv1.EndpointSlice]{
-			create: func(e *discoveryv1.EndpointSlice) { e.Generation = 1 },
+			create: func(e *discoveryv1.EndpointSlice) {
+				e.Generation = 1
+				dropTopology(e, nil)
+			},
 			update: func(e, old *discoveryv1.EndpointSlice) {
 				// The generation counts everything but the rest of the metadata.
 				now, before := *e, *old
@@ -123,9 +126,21 @@ func EndpointSlice() registry.Kind {
 				if !equality.Semantic.DeepEqual(now, before) {
 					e.Generation = old.Generation + 1
 				}
+				dropTopology(e, old)
 			},
 			validate: validation.EndpointSlice, validateUpdate: validation.EndpointSliceUpdate, warn: warnSlice,
 		}.strategy(),
+	}
+}
+
+// dropTopology clears a field that v1 only shows: what an older version of
+// the API has written stays while the endpoints stay.
+func dropTopology(e, old *discoveryv1.EndpointSlice) {
+	if old != nil && equality.Semantic.DeepEqual(e.Endpoints, old.Endpoints) {
+		return
+	}
+	for i := range e.Endpoints {
+		e.Endpoints[i].DeprecatedTopology = nil
 	}
 }
 

@@ -10,11 +10,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"skein.dev/skein/apiserver/registry"
+	"skein.dev/skein/apiserver/validation"
 )
 
 // eventTTL is for how many seconds events are kept.
@@ -24,10 +24,10 @@ const eventTTL = 3600
 func Event() registry.Kind {
 	strategy := registry.Strategy{
 		Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
-			return validateEvent(ctx, obj.(*corev1.Event))
+			return validation.Event(obj.(*corev1.Event), modern(ctx))
 		},
-		ValidateUpdate: func(ctx context.Context, obj, _ runtime.Object) field.ErrorList {
-			return validateEvent(ctx, obj.(*corev1.Event))
+		ValidateUpdate: func(ctx context.Context, obj, old runtime.Object) field.ErrorList {
+			return validation.EventUpdate(obj.(*corev1.Event), old.(*corev1.Event), modern(ctx))
 		},
 		CreateOnUpdate: true,
 	}
@@ -64,12 +64,17 @@ func eventFields(e *corev1.Event) fields.Set {
 	}
 }
 
+// eventLabel maps the fields of events.k8s.io to those of the hub, whose own
+// names it does not take.
 func eventLabel(label string) string {
 	if rest, ok := strings.CutPrefix(label, "regarding."); ok {
 		return "involvedObject." + rest
 	}
-	if label == "reportingController" {
+	switch {
+	case label == "reportingController":
 		return "reportingComponent"
+	case label == "reportingComponent", label == "source", strings.HasPrefix(label, "involvedObject."):
+		return ""
 	}
 	return label
 }
@@ -110,59 +115,10 @@ func eventFromHub(hub, out runtime.Object) error {
 	return nil
 }
 
-// Limits of the fields that events.k8s.io/v1 asks for.
-const (
-	eventFieldMax = 128
-	eventNoteMax  = 1024
-)
-
-// validateEvent follows upstream: what has an event time is a new event and
-// must say who reports what; older ones only belong to their object's namespace.
-func validateEvent(ctx context.Context, e *corev1.Event) (errs field.ErrorList) {
-	modern := false
-	if info, ok := genericapirequest.RequestInfoFrom(ctx); ok {
-		modern = info.APIGroup == eventsv1.GroupName
-	}
-	if e.EventTime.IsZero() && modern {
-		errs = append(errs, field.Required(field.NewPath("eventTime"), ""))
-	}
-	ns := e.InvolvedObject.Namespace
-	switch {
-	case ns == "" && e.Namespace != metav1.NamespaceNone && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem:
-		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), ns, "does not match event.namespace"))
-	case ns != "" && ns != e.Namespace:
-		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), ns, "does not match event.namespace"))
-	}
-	if e.EventTime.IsZero() {
-		return errs
-	}
-	if e.ReportingController == "" {
-		errs = append(errs, field.Required(field.NewPath("reportingController"), ""))
-	}
-	for _, msg := range validation.IsQualifiedName(e.ReportingController) {
-		errs = append(errs, field.Invalid(field.NewPath("reportingController"), e.ReportingController, msg))
-	}
-	errs = append(errs, eventText("reportingInstance", e.ReportingInstance)...)
-	errs = append(errs, eventText("action", e.Action)...)
-	errs = append(errs, eventText("reason", e.Reason)...)
-	if len(e.Message) > eventNoteMax {
-		errs = append(errs, field.Invalid(field.NewPath("message"), "", fmt.Sprintf("can have at most %v characters", eventNoteMax)))
-	}
-	if modern && e.Type != corev1.EventTypeNormal && e.Type != corev1.EventTypeWarning {
-		errs = append(errs, field.Invalid(field.NewPath("type"), "", fmt.Sprintf("has invalid value: %v", e.Type)))
-	}
-	return errs
-}
-
-func eventText(name, value string) field.ErrorList {
-	path := field.NewPath(name)
-	if value == "" {
-		return field.ErrorList{field.Required(path, "")}
-	}
-	if len(value) > eventFieldMax {
-		return field.ErrorList{field.Invalid(path, "", fmt.Sprintf("can have at most %v characters", eventFieldMax))}
-	}
-	return nil
+// modern tells whether a request uses events.k8s.io, which asks for more.
+func modern(ctx context.Context) bool {
+	info, ok := genericapirequest.RequestInfoFrom(ctx)
+	return ok && info.APIGroup == eventsv1.GroupName
 }
 
 func eventColumns() []metav1.TableColumnDefinition {
@@ -181,7 +137,10 @@ func eventRow(e *corev1.Event) []any {
 	if e.FirstTimestamp.IsZero() {
 		first = age(metav1.NewTime(e.EventTime.Time))
 	}
-	last, count := first, int64(max(e.Count, 1))
+	last, count := first, int64(e.Count)
+	if e.Count == 0 {
+		count = 1 // a single event of the new form
+	}
 	switch {
 	case e.Series != nil:
 		last, count = age(metav1.NewTime(e.Series.LastObservedTime.Time)), int64(e.Series.Count)
@@ -192,14 +151,12 @@ func eventRow(e *corev1.Event) []any {
 	if e.InvolvedObject.Name != "" {
 		object += "/" + e.InvolvedObject.Name
 	}
-	source := []string{}
-	for _, s := range []string{or(e.Source.Component, e.ReportingController), or(e.Source.Host, e.ReportingInstance)} {
-		if s != "" {
-			source = append(source, s)
-		}
+	source := or(e.Source.Component, e.ReportingController)
+	if host := or(e.Source.Host, e.ReportingInstance); host != "" {
+		source += ", " + host
 	}
 	return []any{
-		last, e.Type, e.Reason, object, e.InvolvedObject.FieldPath, strings.Join(source, ", "),
+		last, e.Type, e.Reason, object, e.InvolvedObject.FieldPath, source,
 		strings.TrimSpace(e.Message), first, count, e.Name,
 	}
 }

@@ -2,7 +2,6 @@ package kinds
 
 import (
 	"fmt"
-	"maps"
 	"strconv"
 	"time"
 
@@ -38,11 +37,11 @@ func Job() registry.Kind {
 					generateSelector(j)
 				}
 				j.Status, j.Generation = batchv1.JobStatus{}, 1
-				dropAlpha(&j.Spec.Template.Spec, nil)
+				dropAlphaJob(&j.Spec, nil)
 			},
 			update: func(j, old *batchv1.Job) {
 				j.Status = old.Status
-				dropAlpha(&j.Spec.Template.Spec, &old.Spec.Template.Spec)
+				dropAlphaJob(&j.Spec, &old.Spec)
 				bump(&j.ObjectMeta, &old.ObjectMeta, j.Spec, old.Spec)
 			},
 			validate: validation.Job, validateUpdate: validation.JobUpdate,
@@ -62,11 +61,17 @@ func Job() registry.Kind {
 
 // generateSelector labels the pods with their job and selects them by its uid.
 func generateSelector(j *batchv1.Job) {
-	labels := map[string]string{
-		"job-name": j.Name, batchv1.JobNameLabel: j.Name, "controller-uid": string(j.UID), batchv1.ControllerUidLabel: string(j.UID),
+	if j.Spec.Template.Labels == nil {
+		j.Spec.Template.Labels = map[string]string{}
 	}
-	maps.Copy(labels, j.Spec.Template.Labels) // what the user set stays, and may be refused
-	j.Spec.Template.Labels = labels
+	labels := j.Spec.Template.Labels // defaulting may have made them the job's own too
+	for key, value := range map[string]string{
+		"job-name": j.Name, batchv1.JobNameLabel: j.Name, "controller-uid": string(j.UID), batchv1.ControllerUidLabel: string(j.UID),
+	} {
+		if _, ok := labels[key]; !ok { // what the user set stays, and may be refused
+			labels[key] = value
+		}
+	}
 	if j.Spec.Selector == nil {
 		j.Spec.Selector = &metav1.LabelSelector{}
 	}

@@ -19,6 +19,7 @@ import (
 func PersistentVolume() registry.Kind {
 	spec, status := corev1.PersistentVolumeSpec{}, corev1.PersistentVolumeStatus{}
 	k := declare[corev1.PersistentVolume, corev1.PersistentVolumeList](corev1.SchemeGroupVersion, "persistentvolumes", "pv")
+	k.ReturnDeleted = true
 	k.Columns = columns([]metav1.TableColumnDefinition{
 		str("Capacity", describe(spec, "capacity")), str("Access Modes", describe(spec, "accessModes")),
 		str("Reclaim Policy", describe(spec, "persistentVolumeReclaimPolicy")), str("Status", describe(status, "phase")),

@@ -17,6 +17,7 @@ import (
 func PersistentVolumeClaim() registry.Kind {
 	spec, status := corev1.PersistentVolumeClaimSpec{}, corev1.PersistentVolumeClaimStatus{}
 	k := namespaced[corev1.PersistentVolumeClaim, corev1.PersistentVolumeClaimList](corev1.SchemeGroupVersion, "persistentvolumeclaims", "pvc")
+	k.ReturnDeleted = true
 	k.Columns = columns([]metav1.TableColumnDefinition{
 		str("Status", describe(status, "phase")), str("Volume", describe(spec, "volumeName")),
 		str("Capacity", describe(status, "capacity")), str("Access Modes", describe(status, "accessModes")),

@@ -87,6 +87,7 @@ func updatePodStatus(p, old *corev1.Pod) {
 		s.ExtendedResourceClaimStatus = had.ExtendedResourceClaimStatus
 	}
 	keepObservedGenerations(s, had)
+	dropAlphaStatus(s)
 }
 
 // keepObservedGenerations protects observed generations from writers that do

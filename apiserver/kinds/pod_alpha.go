@@ -1,6 +1,9 @@
 package kinds
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+)
 
 // dropAlpha clears the fields of features that v1.37 has switched off, except
 // those that the object used before. old is nil on creation.
@@ -14,6 +17,31 @@ func dropAlpha(s, old *corev1.PodSpec) {
 			clearField()
 		}
 	})
+}
+
+// dropAlphaJob is dropAlpha for jobs and their pods.
+func dropAlphaJob(s, old *batchv1.JobSpec) {
+	var pods *corev1.PodSpec
+	if old != nil {
+		pods = &old.Template.Spec
+	}
+	if old == nil || old.Scheduling == nil {
+		s.Scheduling = nil
+	}
+	dropAlpha(&s.Template.Spec, pods)
+}
+
+// dropAlphaStatus clears what nodes report of features that v1.37 has
+// switched off. No status has them: there is no other way in.
+func dropAlphaStatus(s *corev1.PodStatus) {
+	s.VolumeHealth, s.NodeAllocatableResourceClaimStatuses = nil, nil
+	for _, list := range [][]corev1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses} {
+		for i := range list {
+			for j := range list[i].VolumeMounts {
+				list[i].VolumeMounts[j].VolumeStatus = nil
+			}
+		}
+	}
 }
 
 // eachAlpha visits every alpha field that is set.
@@ -107,22 +135,18 @@ func alphaVolume(v *corev1.Volume, visit func(string, func())) {
 		user(&v.Projected.DefaultUser)
 		for i := range v.Projected.Sources {
 			s := &v.Projected.Sources[i]
-			if s.Secret != nil {
+			switch { // of several sources, which are refused, only the first
+			case s.Secret != nil:
 				items(s.Secret.Items)
-			}
-			if s.ConfigMap != nil {
-				items(s.ConfigMap.Items)
-			}
-			if s.DownwardAPI != nil {
+			case s.DownwardAPI != nil:
 				downward(s.DownwardAPI.Items)
-			}
-			if s.ServiceAccountToken != nil {
+			case s.ConfigMap != nil:
+				items(s.ConfigMap.Items)
+			case s.ServiceAccountToken != nil:
 				user(&s.ServiceAccountToken.User)
-			}
-			if s.ClusterTrustBundle != nil {
+			case s.ClusterTrustBundle != nil:
 				user(&s.ClusterTrustBundle.User)
-			}
-			if s.PodCertificate != nil {
+			case s.PodCertificate != nil:
 				user(&s.PodCertificate.User)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 // PodTemplate declares templates of pods that are stored by themselves.
 func PodTemplate() registry.Kind {
 	k := namespaced[corev1.PodTemplate, corev1.PodTemplateList](corev1.SchemeGroupVersion, "podtemplates")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{
 		str("Containers", "Names of each container in the template."), str("Images", "Images referenced by each container in the template."),
 		str("Pod Labels", "The labels for the pod template."),

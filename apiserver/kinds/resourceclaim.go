@@ -18,6 +18,7 @@ func resourceVersion() schema.GroupVersion { return resourcev1.SchemeGroupVersio
 // ResourceClaim declares what pods ask devices with.
 func ResourceClaim() registry.Kind {
 	k := namespaced[resourcev1.ResourceClaim, resourcev1.ResourceClaimList](resourceVersion(), "resourceclaims")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{
 		str("State", "A summary of the current state (allocated, pending, reserved, etc.)."), ageColumn(),
 	}
@@ -90,6 +91,7 @@ func claimState(c *resourcev1.ResourceClaim) string {
 // ResourceClaimTemplate declares what claims of pods are made from.
 func ResourceClaimTemplate() registry.Kind {
 	k := namespaced[resourcev1.ResourceClaimTemplate, resourcev1.ResourceClaimTemplateList](resourceVersion(), "resourceclaimtemplates")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{ageColumn()}
 	k.Row = row(func(t *resourcev1.ResourceClaimTemplate) []any { return []any{age(t.CreationTimestamp)} })
 	k.Default = defaults(defaulting.ResourceClaimTemplate)
@@ -106,6 +108,7 @@ func ResourceClaimTemplate() registry.Kind {
 // DeviceClass declares which devices belong together.
 func DeviceClass() registry.Kind {
 	k := declare[resourcev1.DeviceClass, resourcev1.DeviceClassList](resourceVersion(), "deviceclasses")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{ageColumn()}
 	k.Row = row(func(c *resourcev1.DeviceClass) []any { return []any{age(c.CreationTimestamp)} })
 	count(&k, rules[*resourcev1.DeviceClass]{validate: validation.DeviceClass, validateUpdate: validation.DeviceClassUpdate}, "Spec")
@@ -116,6 +119,7 @@ func DeviceClass() registry.Kind {
 func ResourceSlice() registry.Kind {
 	spec := resourcev1.ResourceSliceSpec{}
 	k := declare[resourcev1.ResourceSlice, resourcev1.ResourceSliceList](resourceVersion(), "resourceslices")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{
 		str("Node", describe(spec, "nodeName")), str("Driver", describe(spec, "driver")),
 		str("Pool", describe(resourcev1.ResourcePool{}, "name")), ageColumn(),
@@ -130,9 +134,15 @@ func ResourceSlice() registry.Kind {
 			resourcev1.ResourceSliceSelectorPoolName: s.Spec.Pool.Name,
 		}
 	})
-	count(&k, rules[*resourcev1.ResourceSlice]{
-		create:   func(s *resourcev1.ResourceSlice) { completeSlice(&s.Spec) },
-		update:   func(s, _ *resourcev1.ResourceSlice) { completeSlice(&s.Spec) },
+	k.Strategy = rules[*resourcev1.ResourceSlice]{
+		create: func(s *resourcev1.ResourceSlice) {
+			s.Generation = 1
+			completeSlice(&s.Spec)
+		},
+		update: func(s, old *resourcev1.ResourceSlice) {
+			recount(s, old, "Spec") // what is dropped next counts as well
+			completeSlice(&s.Spec)
+		},
 		validate: validation.ResourceSlice, validateUpdate: validation.ResourceSliceUpdate,
 		warn: func(s, _ *resourcev1.ResourceSlice) []string {
 			if d := s.Spec.Driver; d != strings.ToLower(d) {
@@ -140,7 +150,7 @@ func ResourceSlice() registry.Kind {
 			}
 			return nil
 		},
-	}, "Spec")
+	}.strategy()
 	return k
 }
 

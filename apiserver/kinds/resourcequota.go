@@ -17,6 +17,7 @@ import (
 // ResourceQuota declares how much a namespace may use in all.
 func ResourceQuota() registry.Kind {
 	k := namespaced[corev1.ResourceQuota, corev1.ResourceQuotaList](corev1.SchemeGroupVersion, "resourcequotas", "quota")
+	k.ReturnDeleted = true
 	k.Columns = []metav1.TableColumnDefinition{
 		str("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
 		str("Limit", "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node."),

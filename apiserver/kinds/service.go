@@ -20,7 +20,7 @@ import (
 func Service() registry.Kind {
 	return registry.Kind{
 		Resource: corev1.SchemeGroupVersion.WithResource("services"), Kind: "Service", Singular: "service",
-		ShortNames: []string{"svc"}, Categories: []string{"all"}, Namespaced: true,
+		ShortNames: []string{"svc"}, Categories: []string{"all"}, Namespaced: true, ReturnDeleted: true,
 		New: func() runtime.Object { return &corev1.Service{} }, NewList: func() runtime.Object { return &corev1.ServiceList{} },
 		Columns: serviceColumns(), Row: row(serviceRow), Default: defaults(defaulting.Service),
 		Select: selects(func(s *corev1.Service) fields.Set {

@@ -15,7 +15,7 @@ const enforceMountableSecrets = "kubernetes.io/enforce-mountable-secrets"
 func ServiceAccount() registry.Kind {
 	return registry.Kind{
 		Resource: corev1.SchemeGroupVersion.WithResource("serviceaccounts"), Kind: "ServiceAccount", Singular: "serviceaccount",
-		ShortNames: []string{"sa"}, Namespaced: true,
+		ShortNames: []string{"sa"}, Namespaced: true, ReturnDeleted: true,
 		New:     func() runtime.Object { return &corev1.ServiceAccount{} },
 		NewList: func() runtime.Object { return &corev1.ServiceAccountList{} },
 		Columns: []metav1.TableColumnDefinition{ageColumn()},

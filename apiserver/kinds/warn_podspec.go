@@ -38,6 +38,7 @@ func warnPodSpec(m *metav1.ObjectMeta, s *corev1.PodSpec, path *field.Path) []st
 		}
 	}
 	w.volumes(s.Volumes)
+	w.paths(s.Volumes)
 	w.duplicates(s)
 	w.fractions(w.spec("overhead"), s.Overhead)
 	w.seccomp(m, s)

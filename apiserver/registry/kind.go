@@ -70,6 +70,9 @@ type Kind struct {
 	// Grace decides how many seconds of grace a deletion gets; nil: the kind
 	// is deleted at once. It returns false if the object may go now.
 	Grace func(ctx context.Context, obj runtime.Object, options *metav1.DeleteOptions) bool
+	// ReturnDeleted makes deletions answer with the object that is gone, not
+	// with a Status. Deletions with a grace or in two steps always do.
+	ReturnDeleted bool
 	// Subresources are further strategies of the same object by the names of
 	// their paths (certificatesigningrequests/approval).
 	Subresources map[string]*Strategy
@@ -86,7 +89,7 @@ type Version struct {
 	// FromHub and ToHub convert a single object; lists follow from them.
 	FromHub func(hub, out runtime.Object) error
 	ToHub   func(in, hub runtime.Object) error
-	// Select maps field labels of this version where they differ.
+	// FieldLabel maps field labels of this version where they differ; "" refuses one.
 	FieldLabel func(label string) (hubLabel string)
 }
 

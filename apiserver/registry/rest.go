@@ -42,16 +42,15 @@ func New(k *Kind, s *Scheme, options *Options) (*Resource, error) {
 		CreateStrategy:            rules, UpdateStrategy: rules, DeleteStrategy: rules, ResetFieldsStrategy: rules,
 		TableConvertor: table{k},
 	}
+	store.ReturnDeletedObject = k.ReturnDeleted || k.Grace != nil || k.Finalize != nil
 	if k.Grace != nil {
 		store.DeleteStrategy = graceful{rules}
-		store.ReturnDeletedObject = true
 	}
 	if k.TTL != nil {
 		store.TTLFunc = func(obj runtime.Object, _ uint64, _ bool) (uint64, error) { return k.TTL(obj), nil }
 	}
 	if k.Finalize != nil {
 		store.ShouldDeleteDuringUpdate = emptied
-		store.ReturnDeletedObject = true
 	}
 	if err := store.CompleteWithOptions(&generic.StoreOptions{RESTOptions: options.getter(s, k), AttrFunc: k.attrs()}); err != nil {
 		return nil, fmt.Errorf("complete store of %s: %w", k.Resource.Resource, err)
@@ -69,8 +68,9 @@ func (r *Resource) paths(s *Scheme) {
 	k, plural := r.Kind, r.Kind.Resource.Resource
 	r.Paths[plural] = &main{Store: r.Store, kind: k}
 	if k.Finalize != nil {
-		r.Paths[plural] = &twoStep{main{Store: r.Store, kind: k}}
-		r.Paths[plural+"/finalize"] = r.sub(newStrategy(s, k, k.Finalize))
+		all := &main{Store: r.Store, kind: k}
+		r.Paths[plural] = &twoStep{lasting: all, all: all}
+		r.Paths[plural+"/finalize"] = &putOnly{r.sub(newStrategy(s, k, k.Finalize))}
 	}
 	if k.Status != nil {
 		r.Paths[plural+"/status"] = r.sub(newStrategy(s, k, k.Status, append([]string{"spec"}, k.Status.Reset...)...))

@@ -187,13 +187,14 @@ func (s *Scheme) labels(k *Kind, gv schema.GroupVersion, rename func(string) str
 	// Kinds without fields of their own take the namespace even where none has one.
 	known["metadata.namespace"] = k.Namespaced || len(known) == 1+len(k.Unselectable)
 	return s.AddFieldLabelConversionFunc(gv.WithKind(k.Kind), func(label, value string) (string, string, error) {
+		hub := label
 		if rename != nil {
-			label = rename(label)
+			hub = rename(label)
 		}
-		if !known[label] {
+		if !known[hub] {
 			return "", "", fmt.Errorf("field label not supported: %s", label)
 		}
-		return label, value, nil
+		return hub, value, nil
 	})
 }
 

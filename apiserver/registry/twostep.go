@@ -15,8 +15,44 @@ import (
 )
 
 // twoStep serves namespaces: the first deletion marks one as terminating, the
-// last finalizer to go removes it.
-type twoStep struct{ main }
+// last finalizer to go removes it. Nobody can delete all at once.
+type twoStep struct {
+	lasting
+
+	all *main
+}
+
+// Names is what a kind says of its names.
+type Names interface {
+	rest.Scoper
+	rest.ShortNamesProvider
+	rest.CategoriesProvider
+	rest.SingularNameProvider
+}
+
+type readable interface {
+	rest.Getter
+	rest.Lister
+	rest.Watcher
+}
+
+// lasting is what a kind can do but delete.
+type lasting interface {
+	rest.Storage
+	Names
+	readable
+	rest.CreaterUpdater
+	rest.ResetFieldsStrategy
+	rest.StorageVersionProvider
+}
+
+// putOnly is a subresource that cannot be read.
+type putOnly struct{ writable }
+
+type writable interface {
+	rest.Storage
+	rest.Updater
+}
 
 var _ rest.GracefulDeleter = (*twoStep)(nil)
 
@@ -36,7 +72,7 @@ func (t *twoStep) Delete(ctx context.Context, name string, validate rest.Validat
 	pre := &kstorage.Preconditions{UID: &ns.UID}
 	if p := options.Preconditions; p != nil {
 		if p.UID != nil && *p.UID != ns.UID {
-			return nil, false, apierrors.NewConflict(t.DefaultQualifiedResource, name,
+			return nil, false, apierrors.NewConflict(t.all.DefaultQualifiedResource, name,
 				//nolint:staticcheck // these are the words of upstream
 				fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, ns.UID))
 		}
@@ -46,17 +82,17 @@ func (t *twoStep) Delete(ctx context.Context, name string, validate rest.Validat
 		if len(ns.Spec.Finalizers) > 0 {
 			return ns, false, nil
 		}
-		return t.Store.Delete(ctx, name, validate, options)
+		return t.all.Delete(ctx, name, validate, options)
 	}
 	return t.mark(ctx, name, pre, validate, options)
 }
 
 func (t *twoStep) mark(ctx context.Context, name string, pre *kstorage.Preconditions, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
-	key, err := t.KeyFunc(ctx, name)
+	key, err := t.all.KeyFunc(ctx, name)
 	if err != nil {
 		return nil, false, err
 	}
-	out := t.NewFunc()
+	out := t.all.NewFunc()
 	update := kstorage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) {
 		ns, ok := obj.(*corev1.Namespace)
 		if !ok {
@@ -72,11 +108,11 @@ func (t *twoStep) mark(ctx context.Context, name string, pre *kstorage.Precondit
 		ns.Status.Phase = corev1.NamespaceTerminating
 		return ns, nil
 	})
-	if err := t.Storage.GuaranteedUpdate(ctx, key, out, false, pre, update, dryrun.IsDryRun(options.DryRun), nil); err != nil {
-		return nil, false, storeerr.InterpretUpdateError(err, t.DefaultQualifiedResource, name)
+	if err := t.all.Storage.GuaranteedUpdate(ctx, key, out, false, pre, update, dryrun.IsDryRun(options.DryRun), nil); err != nil {
+		return nil, false, storeerr.InterpretUpdateError(err, t.all.DefaultQualifiedResource, name)
 	}
 	if ns, ok := out.(*corev1.Namespace); ok && len(ns.Spec.Finalizers) == 0 && len(ns.Finalizers) == 0 {
-		return t.Store.Delete(ctx, name, validate, options)
+		return t.all.Delete(ctx, name, validate, options)
 	}
 	return out, false, nil
 }

@@ -15,6 +15,7 @@ const (
 	maxRestartRules  = 20
 	maxExitCodes     = 255
 	restartRulesName = "restartPolicyRules"
+	rulesNeedPolicy  = "must specify restartPolicy when restart rules are used"
 )
 
 func (c *podCheck) checkContainers(path *field.Path) {
@@ -58,7 +59,11 @@ func (c *podCheck) checkInitContainers(path *field.Path) {
 	for i := range c.spec.InitContainers {
 		at, ctr := path.Index(i), &c.spec.InitContainers[i]
 		c.checkContainer(at, ctr)
-		c.checkRestartRules(at, ctr)
+		if ctr.RestartPolicy == nil && len(ctr.RestartPolicyRules) > 0 {
+			c.required(at.Child("restartPolicy"), rulesNeedPolicy)
+		} else {
+			c.checkRestartRules(at, ctr)
+		}
 		if names[ctr.Name] {
 			c.duplicate(at.Child("name"), ctr.Name)
 		} else if ctr.Name != "" {
@@ -203,7 +208,7 @@ func (c *podCheck) checkRestartRules(path *field.Path, ctr *corev1.Container) {
 	policy, rules := path.Child("restartPolicy"), path.Child(restartRulesName)
 	if ctr.RestartPolicy == nil {
 		if len(ctr.RestartPolicyRules) > 0 {
-			c.required(policy, "must specify restartPolicy when restart rules are used")
+			c.required(policy, rulesNeedPolicy)
 		}
 	} else {
 		oneOf(c.problems, policy, *ctr.RestartPolicy, corev1.ContainerRestartPolicyAlways,

@@ -180,9 +180,13 @@ func CSIStorageCapacityUpdate(c, old *storagev1.CSIStorageCapacity) field.ErrorL
 
 // VolumeAttachment validates that a volume is to be attached to a node.
 func VolumeAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
+	return volumeAttachment(a, attacher)
+}
+
+func volumeAttachment(a *storagev1.VolumeAttachment, driverName func(*problems, *field.Path, string)) field.ErrorList {
 	p := clusterMeta(&a.ObjectMeta, apimachinery.NameIsDNSSubdomain)
 	path, source := field.NewPath("spec"), &a.Spec.Source
-	attacher(&p, path.Child("attacher"), a.Spec.Attacher)
+	driverName(&p, path.Child("attacher"), a.Spec.Attacher)
 	const one = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
 	at := path.Child("source")
 	switch name := source.PersistentVolumeName; {
@@ -238,7 +242,7 @@ func volumeError(p *problems, path *field.Path, e *storagev1.VolumeError) {
 // VolumeAttachmentUpdate validates a change of an attachment; what is attached
 // where stays.
 func VolumeAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
-	p := problems{VolumeAttachment(a)}
+	p := problems{volumeAttachment(a, csiDriverName)} // generated rules stop at the spec, which may not change
 	p.fixed(field.NewPath("spec"), a.Spec, old.Spec)
 	return p.list
 }

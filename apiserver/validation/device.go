@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/operation"
@@ -42,8 +41,8 @@ func each[T any, K comparable](p *problems, path *field.Path, list []T, limit in
 
 // eachItem is each for lists whose rules upstream generates: there the message
 // shows the whole item that is one too many.
-func eachItem[T any](p *problems, path *field.Path, list []T, limit int, key func(T) string, check func(at *field.Path, item *T)) {
-	seen := map[string]bool{}
+func eachItem[T any, K comparable](p *problems, path *field.Path, list []T, limit int, key func(T) K, check func(at *field.Path, item *T)) {
+	seen := map[K]bool{}
 	each[T, string](p, path, list, limit, nil, func(at *field.Path, item *T) {
 		check(at, item)
 		k := key(*item)
@@ -78,12 +77,14 @@ func poolName(p *problems, path *field.Path, name string) {
 	}
 }
 
-func normalUUID(p *problems, path *field.Path, id string) {
-	if err := uuid.Validate(id); err != nil {
-		p.invalid(path, id, fmt.Sprintf("error validating uid: %v", err))
-	} else if len(id) != 36 || id != strings.ToLower(id) {
-		p.invalid(path, id, "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters")
-	}
+// generated holds a value against one of the rules that upstream's generated
+// validation is made of.
+func generated[T any](p *problems, path *field.Path, value T,
+	rule func(context.Context, operation.Operation, *field.Path, *T, *T) field.ErrorList,
+) {
+	//nolint:forbidigo // the rules have a context, and none looks at it
+	ctx := context.TODO()
+	p.add(rule(ctx, operation.Operation{}, path, &value, nil)...)
 }
 
 // qualifiedName validates the name of an attribute or a capacity: an
@@ -106,12 +107,6 @@ func qualifiedName(p *problems, path *field.Path, name string) {
 			identifier(p, path, id)
 		}
 	}
-}
-
-func fullName(p *problems, path *field.Path, name resourcev1.FullyQualifiedName) {
-	//nolint:forbidigo // the rule has a context only because all generated rules have one
-	ctx := context.TODO()
-	p.add(validate.ResourceFullyQualifiedName(ctx, operation.Operation{}, path, &name, nil)...)
 }
 
 func identifier(p *problems, path *field.Path, id string) {
@@ -163,12 +158,13 @@ func deviceClaim(p *problems, path *field.Path, c *resourcev1.DeviceClaim) {
 	each[resourcev1.DeviceConstraint, string](p, path.Child("constraints"), c.Constraints, resourcev1.DeviceConstraintsMaxSize, nil,
 		func(at *field.Path, r *resourcev1.DeviceConstraint) {
 			requestRefs(p, at.Child("requests"), r.Requests, names)
-			switch {
-			case r.MatchAttribute != nil:
-				fullName(p, at.Child("matchAttribute"), *r.MatchAttribute)
-			case r.DistinctAttribute != nil:
-				fullName(p, at.Child("distinctAttribute"), *r.DistinctAttribute)
-			default:
+			if r.MatchAttribute != nil {
+				generated(p, at.Child("matchAttribute"), *r.MatchAttribute, validate.ResourceFullyQualifiedName)
+			}
+			if r.DistinctAttribute != nil {
+				generated(p, at.Child("distinctAttribute"), *r.DistinctAttribute, validate.ResourceFullyQualifiedName)
+			}
+			if r.MatchAttribute == nil && r.DistinctAttribute == nil {
 				p.required(at, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`)
 			}
 		})
@@ -186,23 +182,45 @@ func requestRefs(p *problems, path *field.Path, list []string, names requests) {
 func deviceRequest(p *problems, at *field.Path, r *resourcev1.DeviceRequest) {
 	p.shortName(at.Child("name"), r.Name)
 	const one = "exactly one of `exactly` or `firstAvailable` is required"
-	switch several := len(r.FirstAvailable) > 0; {
+	several, first := len(r.FirstAvailable) > 0, at.Child("firstAvailable")
+	switch {
 	case several && r.Exactly != nil:
 		p.invalid(at, nil, one+", but multiple fields are set")
+		wantedKind(p, at.Child("exactly"), r.Exactly.AllocationMode, r.Exactly.Tolerations)
+		alternatives(p, first, r.FirstAvailable)
 	case several:
-		eachItem(p, at.Child("firstAvailable"), r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize,
-			func(r resourcev1.DeviceSubRequest) string { return r.Name },
-			func(at *field.Path, r *resourcev1.DeviceSubRequest) {
-				p.shortName(at.Child("name"), r.Name)
-				p.requireFormat(at.Child("deviceClassName"), r.DeviceClassName, content.IsDNS1123Subdomain)
-				wantedDevices(p, at, r.Selectors, r.AllocationMode, r.Count, r.Tolerations)
-			})
+		alternatives(p, first, r.FirstAvailable)
+		for i := range r.FirstAvailable {
+			r, at := &r.FirstAvailable[i], first.Index(i)
+			p.shortName(at.Child("name"), r.Name)
+			wantedDevices(p, at, r.Selectors, r.AllocationMode, r.Count, r.Tolerations)
+		}
 	case r.Exactly != nil:
-		e := r.Exactly
-		p.requireFormat(at.Child("exactly", "deviceClassName"), e.DeviceClassName, validation.IsDNS1123Subdomain)
-		wantedDevices(p, at.Child("exactly"), e.Selectors, e.AllocationMode, e.Count, e.Tolerations)
+		e, at := r.Exactly, at.Child("exactly")
+		p.requireFormat(at.Child("deviceClassName"), e.DeviceClassName, validation.IsDNS1123Subdomain)
+		wantedKind(p, at, e.AllocationMode, e.Tolerations)
+		wantedDevices(p, at, e.Selectors, e.AllocationMode, e.Count, e.Tolerations)
 	default:
 		p.required(at, one)
+	}
+}
+
+// alternatives are the rules for them that upstream generates, which hold
+// even where there may be none.
+func alternatives(p *problems, path *field.Path, list []resourcev1.DeviceSubRequest) {
+	eachItem(p, path, list, resourcev1.FirstAvailableDeviceRequestMaxSize,
+		func(r resourcev1.DeviceSubRequest) string { return r.Name },
+		func(at *field.Path, r *resourcev1.DeviceSubRequest) {
+			p.requireFormat(at.Child("deviceClassName"), r.DeviceClassName, content.IsDNS1123Subdomain)
+			wantedKind(p, at, r.AllocationMode, r.Tolerations)
+		})
+}
+
+// wantedKind is the generated part of wantedDevices.
+func wantedKind(p *problems, at *field.Path, mode resourcev1.DeviceAllocationMode, tolerations []resourcev1.DeviceToleration) {
+	oneOf(p, at.Child("allocationMode"), mode, resourcev1.DeviceAllocationModeAll, resourcev1.DeviceAllocationModeExactCount)
+	for i := range tolerations {
+		tolerationKind(p, at.Child("tolerations").Index(i), &tolerations[i])
 	}
 }
 
@@ -210,18 +228,14 @@ func wantedDevices(p *problems, at *field.Path, selectors []resourcev1.DeviceSel
 	mode resourcev1.DeviceAllocationMode, count int64, tolerations []resourcev1.DeviceToleration,
 ) {
 	deviceSelectors(p, at.Child("selectors"), selectors, false)
-	switch mode {
-	case resourcev1.DeviceAllocationModeAll:
-		if count != 0 {
-			p.invalid(at.Child("count"), count, "must not be specified when allocationMode is 'All'")
-		}
-	case resourcev1.DeviceAllocationModeExactCount:
+	if mode == resourcev1.DeviceAllocationModeAll && count != 0 {
+		p.invalid(at.Child("count"), count, "must not be specified when allocationMode is 'All'")
+	}
+	if mode == resourcev1.DeviceAllocationModeExactCount {
 		p.positiveCount(at.Child("count"), count)
-	default:
-		oneOf(p, at.Child("allocationMode"), mode, resourcev1.DeviceAllocationModeAll, resourcev1.DeviceAllocationModeExactCount)
 	}
 	for i := range tolerations {
-		deviceToleration(p, at.Child("tolerations").Index(i), &tolerations[i])
+		tolerationValue(p, at.Child("tolerations").Index(i), &tolerations[i])
 	}
 }
 
@@ -294,21 +308,27 @@ func taintEffects() []resourcev1.DeviceTaintEffect {
 }
 
 func deviceToleration(p *problems, at *field.Path, t *resourcev1.DeviceToleration) {
+	tolerationKind(p, at, t)
+	tolerationValue(p, at, t)
+}
+
+// tolerationKind is the generated part of deviceToleration.
+func tolerationKind(p *problems, at *field.Path, t *resourcev1.DeviceToleration) {
 	if t.Key != "" {
 		p.labelName(at.Child("key"), t.Key)
 	}
-	switch t.Operator {
-	case resourcev1.DeviceTolerationOpExists:
-		if t.Value != "" {
-			p.invalid(at.Child("value"), t.Value, "must be empty for operator `Exists`")
-		}
-	case resourcev1.DeviceTolerationOpEqual:
-		p.check(at.Child("value"), t.Value, validation.IsValidLabelValue)
-	default:
-		requireOneOf(p, at.Child("operator"), t.Operator, resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists)
-	}
+	requireOneOf(p, at.Child("operator"), t.Operator, resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists)
 	if t.Effect != "" {
 		oneOf(p, at.Child("effect"), t.Effect, taintEffects()...)
+	}
+}
+
+func tolerationValue(p *problems, at *field.Path, t *resourcev1.DeviceToleration) {
+	if t.Operator == resourcev1.DeviceTolerationOpExists && t.Value != "" {
+		p.invalid(at.Child("value"), t.Value, "must be empty for operator `Exists`")
+	}
+	if t.Operator == resourcev1.DeviceTolerationOpEqual {
+		p.check(at.Child("value"), t.Value, validation.IsValidLabelValue)
 	}
 }
 

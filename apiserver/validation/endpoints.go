@@ -224,7 +224,11 @@ func slicePorts(p *problems, path *field.Path, ports []discoveryv1.EndpointPort)
 			p.duplicate(at.Child("name"), name)
 		}
 		seen[name] = true
-		protocol(p, at.Child("protocol"), deref(port.Protocol))
+		if port.Protocol == nil {
+			p.required(at.Child("protocol"), "")
+		} else {
+			oneOf(p, at.Child("protocol"), *port.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)
+		}
 		if port.AppProtocol != nil {
 			p.check(at.Child("appProtocol"), *port.AppProtocol, validation.IsQualifiedName)
 		}

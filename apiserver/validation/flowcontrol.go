@@ -230,7 +230,7 @@ func PriorityLevelConfiguration(c *flowcontrolv1.PriorityLevelConfiguration) fie
 	p.forbid(path.Child("exempt"), s.Exempt != nil && !exempt, "")
 	switch {
 	case s.Limited != nil && !limited:
-		limitResponse(&p, path.Child("limited", "limitResponse"), &s.Limited.LimitResponse)
+		limitUnion(&p, path.Child("limited", "limitResponse"), &s.Limited.LimitResponse)
 	case exempt:
 		if s.Exempt != nil {
 			at := path.Child("exempt")
@@ -284,14 +284,26 @@ func limitedLevel(p *problems, at *field.Path, l *flowcontrolv1.LimitedPriorityL
 }
 
 func limitResponse(p *problems, at *field.Path, r *flowcontrolv1.LimitResponse) {
-	requireOneOf(p, at.Child("type"), r.Type, flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)
-	switch {
-	case r.Type != flowcontrolv1.LimitResponseTypeQueue:
+	limitUnion(p, at, r)
+	if r.Type != "" {
+		oneOf(p, at.Child("type"), r.Type, flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)
+	}
+	if r.Type == flowcontrolv1.LimitResponseTypeQueue && r.Queuing != nil {
+		flowQueues(p, at.Child("queuing"), r.Queuing)
+	}
+}
+
+// limitUnion is the part of limitResponse that upstream generates: it holds
+// even where there may be no response at all.
+func limitUnion(p *problems, at *field.Path, r *flowcontrolv1.LimitResponse) {
+	if r.Type == "" {
+		p.required(at.Child("type"), "")
+	}
+	switch queues := r.Type == flowcontrolv1.LimitResponseTypeQueue; {
+	case !queues:
 		p.forbid(at.Child("queuing"), r.Queuing != nil, "")
 	case r.Queuing == nil:
 		p.required(at.Child("queuing"), "")
-	default:
-		flowQueues(p, at.Child("queuing"), r.Queuing)
 	}
 }
 

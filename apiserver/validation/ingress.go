@@ -23,6 +23,8 @@ type ingressCheck struct {
 	*problems
 
 	anySecret, anyWildcard bool
+	// strictNames asks what services could be called before v1.34.
+	strictNames bool
 }
 
 // Ingress validates an ingress.
@@ -45,7 +47,7 @@ func IngressUpdate(i, old *networkingv1.Ingress) field.ErrorList {
 		c.anySecret = c.anySecret || t.SecretName != "" && len(apimachinery.NameIsDNSSubdomain(t.SecretName, false)) > 0
 	}
 	for _, r := range old.Spec.Rules {
-		q := &ingressCheck{problems: &problems{}}
+		q := &ingressCheck{problems: &problems{}, strictNames: true}
 		q.value(field.NewPath("http"), r.HTTP)
 		c.anyWildcard = c.anyWildcard || strings.Contains(r.Host, "*") && len(q.list) > 0
 	}
@@ -176,7 +178,11 @@ func (c *ingressCheck) backend(at *field.Path, b *networkingv1.IngressBackend) {
 		if b.Service.Name == "" {
 			c.required(at.Child("service", "name"), "")
 		} else {
-			c.name(at.Child("service", "name"), b.Service.Name, apimachinery.NameIsDNSLabel)
+			rule := apimachinery.NameIsDNSLabel
+			if c.strictNames {
+				rule = apimachinery.NameIsDNS1035Label
+			}
+			c.name(at.Child("service", "name"), b.Service.Name, rule)
 		}
 		port := b.Service.Port
 		switch {

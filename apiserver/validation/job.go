@@ -269,7 +269,7 @@ func exitCodes(p *problems, path *field.Path, r *batchv1.PodFailurePolicyOnExitC
 }
 
 // JobUpdate validates a change of a job. Its pods stay what they are, except
-// where a suspended job that never started is given another place.
+// where a job that rests is given another place.
 func JobUpdate(j, old *batchv1.Job) field.ErrorList {
 	p := metaUpdate(&j.ObjectMeta, &old.ObjectMeta)
 	jobWithSelector(&p, &j.Spec, &old.Spec)
@@ -281,7 +281,7 @@ func JobUpdate(j, old *batchv1.Job) field.ErrorList {
 	}
 	p.immutable(path.Child("selector"), s.Selector, had.Selector)
 	before := jobTemplateBefore(j, old)
-	if neverStarted(old) { // then the resources of its pods may change too
+	if rests(old) { // then the resources of its pods may change too
 		if len(before.Spec.Containers) == len(s.Template.Spec.Containers) && len(before.Spec.InitContainers) == len(s.Template.Spec.InitContainers) {
 			takeResources(before.Spec.Containers, s.Template.Spec.Containers)
 			takeResources(before.Spec.InitContainers, s.Template.Spec.InitContainers)
@@ -299,8 +299,11 @@ func JobUpdate(j, old *batchv1.Job) field.ErrorList {
 	return p.list
 }
 
-// neverStarted tells whether a job was suspended from the beginning.
-func neverStarted(j *batchv1.Job) bool { return deref(j.Spec.Suspend) && j.Status.StartTime == nil }
+// rests tells whether a job is suspended and has no pods.
+func rests(j *batchv1.Job) bool {
+	suspended := j.Status.StartTime == nil || jobCondition(&j.Status, batchv1.JobSuspended, corev1.ConditionTrue)
+	return deref(j.Spec.Suspend) && suspended && j.Status.Active == 0
+}
 
 func takeResources(before, now []corev1.Container) {
 	for i := range before {
@@ -311,7 +314,7 @@ func takeResources(before, now []corev1.Container) {
 // jobTemplateBefore is the old template with what may change already changed.
 func jobTemplateBefore(j, old *batchv1.Job) corev1.PodTemplateSpec {
 	before := old.Spec.Template.DeepCopy()
-	if !neverStarted(old) {
+	if !rests(old) {
 		return *before
 	}
 	now := &j.Spec.Template
@@ -332,18 +335,4 @@ func jobTemplateBefore(j, old *batchv1.Job) corev1.PodTemplateSpec {
 	before.Spec.SchedulingGates = now.Spec.SchedulingGates
 	before.Annotations, before.Labels = now.Annotations, now.Labels
 	return *before
-}
-
-// JobStatusUpdate validates a job's counts.
-func JobStatusUpdate(j, old *batchv1.Job) field.ErrorList {
-	p := metaUpdate(&j.ObjectMeta, &old.ObjectMeta)
-	s := &j.Status
-	p.counts(field.NewPath("status"), []count{
-		{"active", s.Active},
-		{"succeeded", s.Succeeded},
-		{"failed", s.Failed},
-		{"ready", deref(s.Ready)},
-		{"terminating", deref(s.Terminating)},
-	})
-	return p.list
 }

@@ -12,6 +12,7 @@ import (
 const (
 	maxSuccessRules   = 20
 	maxSuccessIndexes = 64 * 1024
+	notIncreasing     = "non-increasing order, previous: %d, current: %d"
 )
 
 // successPolicy validates which indexes make an indexed job a success.
@@ -59,31 +60,43 @@ func countIndexes(list string, completions int32) (total int32, complaint string
 		return 0, ""
 	}
 	last := -1
-	for interval := range strings.SplitSeq(list, ",") {
-		limits := strings.Split(interval, "-")
-		if len(limits) > 2 {
-			return 0, fmt.Sprintf("the fragment %q violates the requirement that an index interval can have at most two parts separated by '-'", interval)
+	for text := range strings.SplitSeq(list, ",") {
+		i, complaint := parseInterval(text, completions)
+		if complaint != "" {
+			return 0, complaint
 		}
-		var bounds []int
-		for _, text := range limits {
-			n, err := strconv.Atoi(text)
-			if err != nil {
-				return 0, fmt.Sprintf("cannot convert string to integer for index: %q", text)
-			}
-			if n >= int(completions) {
-				return 0, fmt.Sprintf("too large index: %q", text)
-			}
-			bounds = append(bounds, n)
+		if last >= i.first {
+			return 0, fmt.Sprintf(notIncreasing, last, i.first)
 		}
-		first, end := bounds[0], bounds[len(bounds)-1]
-		if last >= first {
-			return 0, fmt.Sprintf("non-increasing order, previous: %d, current: %d", last, first)
-		}
-		if len(bounds) == 2 && first >= end {
-			return 0, fmt.Sprintf("non-increasing order, previous: %d, current: %d", first, end)
-		}
-		total += int32(end - first + 1)
-		last = end
+		total += int32(i.last - i.first + 1)
+		last = i.last
 	}
 	return total, ""
+}
+
+// interval is one or more indexes of a job.
+type interval struct{ first, last int }
+
+// parseInterval reads "3" or "2-4"; completions is above all indexes.
+func parseInterval(text string, completions int32) (i interval, complaint string) {
+	limits := strings.Split(text, "-")
+	if len(limits) > 2 {
+		return i, fmt.Sprintf("the fragment %q violates the requirement that an index interval can have at most two parts separated by '-'", text)
+	}
+	var bounds []int
+	for _, limit := range limits {
+		n, err := strconv.Atoi(limit)
+		if err != nil {
+			return i, fmt.Sprintf("cannot convert string to integer for index: %q", limit)
+		}
+		if n >= int(completions) {
+			return i, fmt.Sprintf("too large index: %q", limit)
+		}
+		bounds = append(bounds, n)
+	}
+	i = interval{bounds[0], bounds[len(bounds)-1]}
+	if len(bounds) == 2 && i.first >= i.last {
+		return i, fmt.Sprintf(notIncreasing, i.first, i.last)
+	}
+	return i, ""
 }

@@ -23,6 +23,9 @@ func Node(n *corev1.Node) field.ErrorList {
 	nodeAnnotations(&p, n.Annotations)
 	taints(&p, field.NewPath("metadata", "taints"), n.Spec.Taints) // where upstream reports them
 	nodeResources(&p, n)
+	if swap := n.Status.NodeInfo.Swap; swap != nil && swap.Capacity != nil {
+		p.moreThanZero(field.NewPath("metadata", "nodeSwapStatus", "capacity"), *swap.Capacity) // where upstream reports it
+	}
 	declaredFeatures(&p, n.Status.DeclaredFeatures)
 	podCIDRs(&p, field.NewPath("spec", "podCIDRs"), n.Spec.PodCIDRs)
 	return p.list

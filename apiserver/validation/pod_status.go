@@ -46,8 +46,19 @@ func PodStatusUpdate(pod, old *corev1.Pod) field.ErrorList {
 	staysDead(p, path.Child("initContainerStatuses"), s.InitContainerStatuses, had.InitContainerStatuses, mayRestart(spec, spec.InitContainers))
 	staysDead(p, path.Child("ephemeralContainerStatuses"), s.EphemeralContainerStatuses, had.EphemeralContainerStatuses,
 		func(string, int32) bool { return false })
+	claimStatuses(p, path.Child("resourceClaimStatuses"), s.ResourceClaimStatuses, pod.Spec.ResourceClaims)
+	extendedClaim(p, path.Child("extendedResourceClaimStatus"), s.ExtendedResourceClaimStatus, &pod.Spec)
 	podAddresses(p, path.Child("podIPs"), s, had)
 	hostAddresses(p, path.Child("hostIPs"), s, had)
+	containerUsers(p, path.Child("containerStatuses"), s.ContainerStatuses, pod.Spec.OS)
+	containerUsers(p, path.Child("initContainerStatuses"), s.InitContainerStatuses, pod.Spec.OS)
+	containerUsers(p, path.Child("ephemeralContainerStatuses"), s.EphemeralContainerStatuses, pod.Spec.OS)
+	deviceHealth(p, path.Child("containerStatuses"), s.ContainerStatuses, pod.Spec.Containers, s)
+	deviceHealth(p, path.Child("initContainerStatuses"), s.InitContainerStatuses, pod.Spec.InitContainers, s)
+	for i, c := range s.EphemeralContainerStatuses {
+		p.forbid(path.Child("ephemeralContainerStatuses").Index(i).Child("allocatedResourcesStatus"),
+			len(c.AllocatedResourcesStatus) > 0, "must not be specified in container status")
+	}
 	return p.list
 }
 
@@ -107,10 +118,10 @@ func podAddresses(p *problems, path *field.Path, s, had *corev1.PodStatus) {
 	for _, ip := range had.PodIPs {
 		before = append(before, ip.IP)
 	}
-	addresses(p, path, now, before, s.PodIPs)
+	addresses(p, path, now, before, printed(s.PodIPs))
 	switch {
 	case (s.PodIP == "") != (len(s.PodIPs) == 0):
-		p.invalid(path, s.PodIPs, bothOrNeither)
+		p.invalid(path, printed(s.PodIPs), bothOrNeither)
 	case len(s.PodIPs) > 0 && s.PodIP != s.PodIPs[0].IP:
 		p.invalid(path.Index(0).Child("ip"), s.PodIPs[0].IP, "must be equal to `podIP`")
 	}
@@ -130,7 +141,7 @@ func hostAddresses(p *problems, path *field.Path, s, had *corev1.PodStatus) {
 	for _, ip := range had.HostIPs {
 		before = append(before, ip.IP)
 	}
-	addresses(p, path, now, before, s.HostIPs)
+	addresses(p, path, now, before, printed(s.HostIPs))
 }
 
 // addresses demands at most one address of each family.

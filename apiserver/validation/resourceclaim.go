@@ -1,12 +1,8 @@
 package validation
 
 import (
-	"context"
-	"strings"
-
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/operation"
 	"k8s.io/apimachinery/pkg/api/validate"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -40,6 +36,7 @@ func claimTemplate(p *problems, t *resourcev1.ResourceClaimTemplate) {
 	path := field.NewPath("spec")
 	p.labels(path.Child("metadata", "labels"), t.Spec.Labels)
 	p.add(apimachinery.ValidateAnnotations(t.Spec.Annotations, path.Child("metadata", "annotations"))...)
+	claimTemplateMeta(p, path.Child("metadata"), &t.Spec.ObjectMeta)
 	deviceClaim(p, path.Child("spec", "devices"), &t.Spec.Spec.Devices)
 }
 
@@ -54,20 +51,8 @@ func ResourceClaimTemplateUpdate(t, old *resourcev1.ResourceClaimTemplate) field
 	return p.list
 }
 
-// allocated names one allocated device, or one share of it.
-type allocated struct{ driver, pool, device, share string }
-
-// String is how upstream's messages name a device.
-func (a allocated) String() string {
-	parts := []string{a.driver, a.pool, a.device}
-	if a.share != "" {
-		parts = append(parts, a.share)
-	}
-	return strings.Join(parts, "/")
-}
-
-// MarshalText makes messages show the name.
-func (a allocated) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+// allocated names one allocated device, or one share of it, as messages show it.
+type allocated struct{ Driver, Pool, Device, ShareID string }
 
 // ResourceClaimStatusUpdate validates what is allocated for a claim, who uses
 // it, and what drivers say of the devices.
@@ -101,7 +86,7 @@ func ResourceClaimStatusUpdate(c, old *resourcev1.ResourceClaim) field.ErrorList
 	case now == nil:
 	case before != nil:
 		if !equality.Semantic.DeepEqual(now, before) {
-			p.invalid(path.Child("allocation"), printed(now), apimachinery.FieldImmutableErrorMsg)
+			p.invalid(path.Child("allocation"), nil, "field cannot be modified once set")
 		}
 	default:
 		allocation(&p, path.Child("allocation"), now, names)
@@ -115,14 +100,18 @@ func allocation(p *problems, path *field.Path, a *resourcev1.AllocationResult, n
 		func(at *field.Path, r *resourcev1.DeviceRequestAllocationResult) {
 			names.reference(p, at.Child("request"), r.Request)
 			attacher(p, at.Child("driver"), r.Driver)
-			poolName(p, at.Child("pool"), r.Pool)
+			if r.Pool == "" {
+				p.required(at.Child("pool"), "")
+			} else {
+				generated(p, at.Child("pool"), r.Pool, validate.ResourcePoolName)
+			}
 			p.shortName(at.Child("device"), r.Device)
 			bindingConditions(p, at, r.BindingConditions, r.BindingFailureConditions)
 			for i := range r.Tolerations {
 				deviceToleration(p, at.Child("tolerations").Index(i), &r.Tolerations[i])
 			}
 			if r.ShareID != nil {
-				normalUUID(p, at.Child("shareID"), string(*r.ShareID))
+				generated(p, at.Child("shareID"), *r.ShareID, validate.UUID)
 			}
 		})
 	each[resourcev1.DeviceAllocationConfiguration, string](p, devices.Child("config"), a.Devices.Config, 2*resourcev1.DeviceConfigMaxSize, nil,
@@ -155,13 +144,13 @@ func DeviceOf(d *resourcev1.AllocatedDeviceStatus) any {
 
 func claimDevices(p *problems, path *field.Path, s *resourcev1.ResourceClaimStatus) {
 	known := AllocatedDevices(s.Allocation)
-	each(p, path, s.Devices, -1, func(d resourcev1.AllocatedDeviceStatus) any { return DeviceOf(&d) },
+	eachItem(p, path, s.Devices, -1, func(d resourcev1.AllocatedDeviceStatus) any { return DeviceOf(&d) },
 		func(at *field.Path, d *resourcev1.AllocatedDeviceStatus) {
 			csiDriverName(p, at.Child("driver"), d.Driver)
 			poolName(p, at.Child("pool"), d.Pool)
 			p.shortName(at.Child("device"), d.Device)
 			if d.ShareID != nil {
-				normalUUID(p, at.Child("shareID"), *d.ShareID)
+				generated(p, at.Child("shareID"), *d.ShareID, validate.UUID)
 			}
 			if key := DeviceOf(d); !known[key] {
 				p.invalid(at, key, "must be an allocated device in the claim")
@@ -214,8 +203,6 @@ func deviceClass(p *problems, s, old *resourcev1.DeviceClassSpec) {
 			opaque(p, at.Child("opaque"), c.Opaque, stored)
 		})
 	if name := s.ExtendedResourceName; name != nil {
-		//nolint:forbidigo // the rule has a context only because all generated rules have one
-		ctx := context.TODO()
-		p.add(validate.ExtendedResourceName(ctx, operation.Operation{}, path.Child("extendedResourceName"), name, nil)...)
+		generated(p, path.Child("extendedResourceName"), *name, validate.ExtendedResourceName)
 	}
 }

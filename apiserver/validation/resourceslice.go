@@ -7,6 +7,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -76,9 +77,19 @@ func counters(p *problems, at *field.Path, all map[string]resourcev1.Counter, li
 		p.add(field.TooMany(at, len(all), limit))
 	default:
 		for _, name := range sorted(all) {
-			p.requireShortName(at, name)
+			p.check(at, name, content.IsDNS1123Label)
 		}
 	}
+}
+
+// keyed is the path of a map's item; a name that is too long shows its ends.
+func keyed(at *field.Path, name resourcev1.QualifiedName) *field.Path {
+	const most = resourcev1.DeviceMaxDomainLength + 1 + resourcev1.DeviceMaxIDLength
+	text, rest := string(name), most-len("...")
+	if len(text) > most {
+		text = text[:(rest+1)/2] + "..." + text[len(text)-rest/2:]
+	}
+	return at.Key(text)
 }
 
 func sliceDevices(p *problems, path *field.Path, s, old *resourcev1.ResourceSliceSpec) {
@@ -115,11 +126,11 @@ func offeredDevice(p *problems, at *field.Path, d, old *resourcev1.Device, choos
 	}
 	for _, name := range sorted(d.Attributes) {
 		qualifiedName(p, at.Child("attributes"), string(name))
-		attribute(p, at.Child("attributes").Key(string(name)), d.Attributes[name])
+		attribute(p, keyed(at.Child("attributes"), name), d.Attributes[name])
 	}
 	if old == nil || !equality.Semantic.DeepEqual(old.Capacity, d.Capacity) {
 		for _, name := range sorted(d.Capacity) {
-			here, c := at.Child("capacity").Key(string(name)), d.Capacity[name]
+			here, c := keyed(at.Child("capacity"), name), d.Capacity[name]
 			qualifiedName(p, at.Child("capacity"), string(name))
 			if c.RequestPolicy == nil {
 				continue

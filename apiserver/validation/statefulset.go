@@ -168,8 +168,9 @@ func StatefulSetStatusUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	return p.list
 }
 
+// grows is the rule of counters: none may go back, or be forgotten.
 func (p *problems) grows(path *field.Path, now, before *int32) {
-	if deref(now) < deref(before) {
+	if before != nil && (now == nil || *now < *before) {
 		p.invalid(path, deref(now), "cannot be decremented")
 	}
 }

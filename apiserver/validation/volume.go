@@ -83,13 +83,14 @@ func (c *podCheck) checkVolumeSource(path *field.Path, v *corev1.Volume) {
 		c.checkItems(at.Child("items"), v.Secret.Items)
 	})
 	c.checkNetworkSources(s, v)
-	s.one("downwardAPI", v.DownwardAPI != nil, func(at *field.Path) {
+	s.one("downwarAPI", v.DownwardAPI != nil, func(*field.Path) { // upstream has it both ways
+		at := path.Child("downwardAPI")
 		c.fileMode(at.Child("defaultMode"), v.DownwardAPI.DefaultMode)
 		for i := range v.DownwardAPI.Items {
 			c.checkDownwardFile(at, &v.DownwardAPI.Items[i])
 		}
 	})
-	c.checkFibreAndAzure(s, v)
+	c.checkFibreAndFlex(s, v)
 	s.one("configMap", v.ConfigMap != nil, func(at *field.Path) {
 		if v.ConfigMap.Name == "" {
 			c.required(at.Child("name"), "")
@@ -151,6 +152,7 @@ func (c *podCheck) checkItems(path *field.Path, items []corev1.KeyToPath) {
 		c.need(at, "path", item.Path)
 		c.unreserved(at.Child("path"), item.Path)
 		c.fileMode(at.Child("mode"), item.Mode)
+		c.userID(at.Child("user"), item.User)
 	}
 }
 
@@ -169,6 +171,7 @@ func (c *podCheck) checkDownwardFile(path *field.Path, f *corev1.DownwardAPIVolu
 		c.required(path, "one of fieldRef and resourceFieldRef is required")
 	}
 	c.fileMode(path.Child("mode"), f.Mode)
+	c.userID(path.Child("user"), f.User)
 }
 
 // checkEphemeral validates a claim that is made with the pod; volume is the
@@ -238,10 +241,12 @@ func (c *podCheck) checkProjected(path *field.Path, p *corev1.ProjectedVolumeSou
 		if s.ClusterTrustBundle != nil {
 			n++
 			c.checkTrustBundle(at.Child("clusterTrustBundle"), s.ClusterTrustBundle)
+			c.userID(at.Child("clusterTrustBundle", "user"), s.ClusterTrustBundle.User)
 			take(s.ClusterTrustBundle.Path, s.ClusterTrustBundle.Path)
 		}
 		if s.PodCertificate != nil {
 			n++
+			c.userID(at.Child("podCertificate", "user"), s.PodCertificate.User)
 			c.checkPodCertificate(at.Child("podCertificate"), s.PodCertificate, func(name string) { take(name, name) })
 		}
 		c.forbid(at, n > 1, "may not specify more than 1 volume type per source")
@@ -250,6 +255,7 @@ func (c *podCheck) checkProjected(path *field.Path, p *corev1.ProjectedVolumeSou
 
 // checkToken reports a token's path at the volume, as upstream does.
 func (c *podCheck) checkToken(volume, path *field.Path, t *corev1.ServiceAccountTokenProjection) {
+	c.userID(path.Child("user"), t.User)
 	at := path.Child("expirationSeconds")
 	switch seconds := t.ExpirationSeconds; {
 	case seconds == nil:

@@ -146,15 +146,11 @@ func quobyte(p *problems, at *field.Path, q *corev1.QuobyteVolumeSource) {
 	p.need(at, "volume", q.Volume)
 }
 
-func (c *podCheck) checkFibreAndAzure(s *sources, v *corev1.Volume) {
+func (c *podCheck) checkFibreAndFlex(s *sources, v *corev1.Volume) {
 	s.one("fc", v.FC != nil, func(at *field.Path) { fibreChannel(c.problems, at, v.FC) })
 	s.one("flexVolume", v.FlexVolume != nil, func(at *field.Path) {
 		c.need(at, "driver", v.FlexVolume.Driver)
 		flexOptions(c.problems, at.Child("options"), v.FlexVolume.Options)
-	})
-	s.one("azureFile", v.AzureFile != nil, func(at *field.Path) {
-		c.need(at, "secretName", v.AzureFile.SecretName)
-		c.need(at, "shareName", v.AzureFile.ShareName)
 	})
 }
 
@@ -187,6 +183,10 @@ func flexOptions(p *problems, path *field.Path, options map[string]string) {
 }
 
 func (c *podCheck) checkVendorSources(s *sources, v *corev1.Volume) {
+	s.one("azureFile", v.AzureFile != nil, func(at *field.Path) {
+		c.need(at, "secretName", v.AzureFile.SecretName)
+		c.need(at, "shareName", v.AzureFile.ShareName)
+	})
 	s.one("vsphereVolume", v.VsphereVolume != nil, func(at *field.Path) { c.need(at, "volumePath", v.VsphereVolume.VolumePath) })
 	s.one("photonPersistentDisk", v.PhotonPersistentDisk != nil, func(at *field.Path) {
 		c.need(at, "pdID", v.PhotonPersistentDisk.PdID)

@@ -171,9 +171,7 @@ func DeploymentStatusUpdate(d, old *appsv1.Deployment) field.ErrorList {
 		{"collisionCount", deref(s.CollisionCount)},
 	})
 	p.within(path, s.Replicas, s.ReadyReplicas, s.AvailableReplicas, count{"updatedReplicas", s.UpdatedReplicas})
-	if deref(s.CollisionCount) < deref(old.Status.CollisionCount) {
-		p.invalid(path.Child("collisionCount"), deref(s.CollisionCount), "cannot be decremented")
-	}
+	p.grows(path.Child("collisionCount"), s.CollisionCount, old.Status.CollisionCount)
 	return p.list
 }
 
