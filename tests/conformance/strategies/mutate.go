@@ -67,7 +67,7 @@ func (m *mutator) places(v reflect.Value, path string, depth int, out *[]func())
 	case *intstr.IntOrString:
 		add(func() { *x = intstr.Parse(m.pick("0", "-1", "8080", "70000", "25%", "101%", "http", "no_such")) })
 		return
-	case *runtime.RawExtension:
+	case *runtime.RawExtension, *metav1.FieldsV1: // they are JSON, or are not decoded
 		return
 	}
 	switch v.Kind() {

@@ -21,14 +21,21 @@ type pair struct {
 	subresource string
 	theirs      side
 	ours        side
-	main        side // upstream's for the kind itself
+	// main and status are upstream's for the kind itself and for its status,
+	// if it has one.
+	main, status side
 	// raw are the storages themselves, for what they say of their names.
 	theirRaw, ourRaw rest.Storage
-	scheme           *registry.Scheme // ours
+	// theirScale and ourScale serve the scale subresource, if there is one.
+	theirScale, ourScale rest.Storage
+	scheme               *registry.Scheme // ours
 }
 
 func (p pair) String() string {
 	name := p.gvr.GroupResource().String()
+	if p.gvr != p.kind.Resource {
+		name += "@" + p.gvr.Version
+	}
 	if p.subresource != "" {
 		name += "/" + p.subresource
 	}
@@ -53,37 +60,68 @@ func pairs() (out []pair, missing []string, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("make %s: %w", k.Kind, err)
 		}
-		main := storeOf(theirs[k.Resource.GroupVersion()][k.Resource.Resource])
-		for path, raw := range r.Paths {
-			if strings.HasSuffix(path, "/scale") {
-				continue // another kind, whose rules are the generic ones
-			}
-			theirRaw, ok := theirs[k.Resource.GroupVersion()][path]
-			if !ok {
-				missing = append(missing, k.Resource.Group+"/"+path)
-				continue
-			}
-			mine, other := storeOf(raw), storeOf(theirRaw)
-			if mine == nil || other == nil {
-				missing = append(missing, k.Resource.Group+"/"+path)
-				continue
-			}
-			p := pair{kind: k, gvr: k.Resource, theirRaw: theirRaw, ourRaw: raw, scheme: scheme}
-			if len(path) > len(k.Resource.Resource) {
-				p.subresource = path[len(k.Resource.Resource)+1:]
-			}
-			p.ours = side{internal: func(o runtime.Object) (runtime.Object, error) {
-				if k.Default != nil {
-					k.Default(o)
-				}
-				return o, nil
-			}, external: func(o runtime.Object, _ schema.GroupVersion) (runtime.Object, error) { return o.DeepCopyObject(), nil }, store: mine}
-			p.theirs = side{internal: toInternal, external: toExternal, store: other}
-			p.main = side{internal: toInternal, external: toExternal, store: main}
-			out = append(out, p)
+		out, missing = pairsOf(r, hubForm(k), theirs[k.Resource.GroupVersion()], scheme, out, missing)
+		for j := range k.Versions {
+			v := &k.Versions[j]
+			out, missing = pairsOf(r, versionForm(k, v), theirs[v.Resource.GroupVersion()], scheme, out, missing)
 		}
 	}
 	return out, missing, nil
+}
+
+// form is a version of a kind, and how our rules see objects of it.
+type form struct {
+	gvr      schema.GroupVersionResource
+	internal func(runtime.Object) (runtime.Object, error)
+	external func(runtime.Object, schema.GroupVersion) (runtime.Object, error)
+}
+
+func hubForm(k *registry.Kind) form {
+	return form{k.Resource, func(o runtime.Object) (runtime.Object, error) {
+		if k.Default != nil {
+			k.Default(o)
+		}
+		return o, nil
+	}, func(o runtime.Object, _ schema.GroupVersion) (runtime.Object, error) { return o.DeepCopyObject(), nil }}
+}
+
+func versionForm(k *registry.Kind, v *registry.Version) form {
+	hub := hubForm(k)
+	return form{v.Resource, func(o runtime.Object) (runtime.Object, error) {
+		out := k.New()
+		if err := v.ToHub(o, out); err != nil {
+			return nil, err
+		}
+		return hub.internal(out)
+	}, func(o runtime.Object, _ schema.GroupVersion) (runtime.Object, error) {
+		out := v.New()
+		return out, v.FromHub(o.DeepCopyObject(), out)
+	}}
+}
+
+// pairsOf adds the paths of one version of a kind.
+func pairsOf(r *registry.Resource, f form, own map[string]rest.Storage, scheme *registry.Scheme, out []pair, missing []string) ([]pair, []string) {
+	upstream := func(path string) side {
+		return side{internal: toInternal, external: toExternal, store: storeOf(own[path])}
+	}
+	plural := f.gvr.Resource
+	for path, raw := range r.Paths {
+		if strings.HasSuffix(path, "/scale") {
+			continue // another kind: TestScalesAreUpstreams
+		}
+		mine, other := storeOf(raw), storeOf(own[path])
+		if mine == nil || other == nil {
+			missing = append(missing, f.gvr.Group+"/"+path)
+			continue
+		}
+		out = append(out, pair{
+			kind: r.Kind, gvr: f.gvr, subresource: strings.TrimPrefix(strings.TrimPrefix(path, plural), "/"),
+			theirRaw: own[path], ourRaw: raw, scheme: scheme, theirScale: own[plural+"/scale"], ourScale: r.Paths[plural+"/scale"],
+			ours:   side{internal: f.internal, external: f.external, store: mine},
+			theirs: upstream(path), main: upstream(plural), status: upstream(plural + "/status"),
+		})
+	}
+	return out, missing
 }
 
 func toInternal(o runtime.Object) (runtime.Object, error) {

@@ -33,7 +33,8 @@ type side struct {
 type answer struct {
 	Errors   []string
 	Warnings []string
-	Object   runtime.Object // nil if it was refused
+	Accepted bool
+	Object   runtime.Object // nil if it was refused, or got a name at random
 	Cells    [][]any
 	Fields   map[string]string
 }
@@ -90,7 +91,7 @@ func (s side) ask(q question) (out answer, err error) {
 		err = rest.BeforeUpdate(s.store.UpdateStrategy, ctx, obj, old)
 	}
 	out.Errors = causes(err)
-	if err == nil {
+	if out.Accepted = err == nil; out.Accepted && !nameless(q) {
 		out.Warnings = warned.texts
 		if out.Object, err = s.external(obj, q.gvr.GroupVersion()); err != nil {
 			return out, fmt.Errorf("convert: %w", err)
@@ -107,6 +108,12 @@ func (s side) ask(q question) (out answer, err error) {
 	return out, nil
 }
 
+// nameless tells whether the object has no name, and can only get a random one.
+func nameless(q question) bool {
+	m, err := meta.Accessor(q.obj)
+	return err == nil && m.GetName() == ""
+}
+
 // causes are the single errors of a refusal, sorted. What is said twice counts
 // once, and of a detail only its first line: upstream's updates of pods print
 // the difference of types that nobody else has.
@@ -118,12 +125,13 @@ func causes(err error) []string {
 	if !errors.As(err, &status) || status.Status().Details == nil || len(status.Status().Details.Causes) == 0 {
 		return []string{err.Error()}
 	}
-	// Values that are printed whole have addresses and the present time in them.
-	own := regexp.MustCompile(`0x[0-9a-f]+|time\.Date\([^)]*\)`)
+	// Values that are printed whole have addresses in them, and fields of
+	// upstream's internal types that v1 has not.
+	own := regexp.MustCompile(`0x[0-9a-f]+|"PKIXPublicKey":null,"ProofOfPossession":null,`)
 	var out []string
 	for _, c := range status.Status().Details.Causes {
 		message, _, _ := strings.Cut(c.Message, "\n")
-		out = append(out, string(c.Type)+" "+c.Field+": "+own.ReplaceAllString(message, "~"))
+		out = append(out, string(c.Type)+" "+c.Field+": "+own.ReplaceAllString(message, ""))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

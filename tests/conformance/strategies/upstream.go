@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 	"unsafe"
 
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
@@ -15,12 +19,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
-	kstorage "k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/storagebackend"
-	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/kubelet/client"
 	admissionregistration "k8s.io/kubernetes/pkg/registry/admissionregistration/rest"
@@ -45,6 +45,7 @@ import (
 	service "k8s.io/kubernetes/pkg/registry/core/service/storage"
 	serviceaccount "k8s.io/kubernetes/pkg/registry/core/serviceaccount/storage"
 	discovery "k8s.io/kubernetes/pkg/registry/discovery/rest"
+	events "k8s.io/kubernetes/pkg/registry/events/rest"
 	flowcontrol "k8s.io/kubernetes/pkg/registry/flowcontrol/rest"
 	networking "k8s.io/kubernetes/pkg/registry/networking/rest"
 	nodegroup "k8s.io/kubernetes/pkg/registry/node/rest"
@@ -54,6 +55,9 @@ import (
 	scheduling "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 	storage "k8s.io/kubernetes/pkg/registry/storage/rest"
 	storagemigration "k8s.io/kubernetes/pkg/registry/storagemigration/rest"
+
+	"skein.dev/skein/apiserver/registry"
+	"skein.dev/skein/apiserver/storage/memstore"
 )
 
 // storages are a version's REST storages by their paths, "pods/status".
@@ -81,39 +85,37 @@ func (stable) VersionExplicitlyEnabled(schema.GroupVersion) bool { return false 
 // AnyResourceForGroupEnabled implements serverstorage.APIResourceConfigSource.
 func (stable) AnyResourceForGroupEnabled(string) bool { return true }
 
-// nowhere is where upstream's registries keep their objects: only their rules
-// are asked.
-type nowhere struct{}
+const eventTTL = time.Hour
 
-// GetRESTOptions implements generic.RESTOptionsGetter.
-func (nowhere) GetRESTOptions(r schema.GroupResource, _ runtime.Object) (generic.RESTOptions, error) {
-	config := storagebackend.Config{Codec: legacyscheme.Codecs.LegacyCodec(legacyscheme.Scheme.PrioritizedVersionsAllGroups()...)}
-	return generic.RESTOptions{
-		StorageConfig: config.ForResource(r), ResourcePrefix: "/" + r.Resource, DeleteCollectionWorkers: 1,
-		Decorator: func(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
-			func() runtime.Object, kstorage.AttrFunc, kstorage.IndexerFuncs, *cache.Indexers,
-		) (kstorage.Interface, factory.DestroyFunc, error) {
-			return nil, func() {}, nil
-		},
-	}, nil
+// memory is where upstream's registries keep their objects, in their own
+// versions.
+func memory() generic.RESTOptionsGetter {
+	return (&registry.Options{Store: memstore.New()}).Getter(func(r schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
+		versions := schema.GroupVersions(legacyscheme.Scheme.PrioritizedVersionsForGroup(r.Group))
+		return legacyscheme.Codecs.LegacyCodec(versions...), versions
+	})
 }
 
 // upstream makes Kubernetes' own storages.
 func upstream() (storages, error) {
-	out := storages{}
+	out, kept := storages{}, memory()
 	allow := authorizerfactory.NewAlwaysAllowAuthorizer()
-	clients := fake.NewClientset()
+	// Who may ask for admin access to devices is decided by admission with us:
+	// here the namespace allows it.
+	clients := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: "default", Labels: map[string]string{resourcev1.DRAAdminNamespaceLabelKey: "true"},
+	}})
 	for _, p := range []provider{
 		admissionregistration.RESTStorageProvider{}, apps.StorageProvider{}, autoscaling.RESTStorageProvider{},
 		batch.RESTStorageProvider{}, certificates.RESTStorageProvider{Authorizer: allow}, coordination.RESTStorageProvider{},
-		discovery.StorageProvider{},
+		discovery.StorageProvider{}, events.RESTStorageProvider{TTL: eventTTL},
 		flowcontrol.RESTStorageProvider{InformerFactory: informers.NewSharedInformerFactory(clients, 0)},
 		networking.RESTStorageProvider{}, nodegroup.RESTStorageProvider{}, policy.RESTStorageProvider{},
 		rbac.RESTStorageProvider{Authorizer: allow},
 		resource.RESTStorageProvider{NamespaceClient: clients.CoreV1().Namespaces(), Authorizer: allow},
 		scheduling.RESTStorageProvider{}, storage.RESTStorageProvider{}, storagemigration.RESTStorageProvider{},
 	} {
-		info, err := p.NewRESTStorage(stable{}, nowhere{})
+		info, err := p.NewRESTStorage(stable{}, kept)
 		if err != nil {
 			return nil, fmt.Errorf("make storages of %T: %w", p, err)
 		}
@@ -121,13 +123,13 @@ func upstream() (storages, error) {
 			out[schema.GroupVersion{Group: info.PrioritizedVersions[0].Group, Version: version}] = paths
 		}
 	}
-	paths, err := core()
+	paths, err := core(kept)
 	out[schema.GroupVersion{Version: "v1"}] = paths
 	return out, err
 }
 
 // core makes the storages of the old group; its own provider needs etcd.
-func core() (map[string]rest.Storage, error) {
+func core(kept generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
 	allow := authorizerfactory.NewAlwaysAllowAuthorizer()
 	out := map[string]rest.Storage{}
 	var errs []error
@@ -140,37 +142,38 @@ func core() (map[string]rest.Storage, error) {
 	}
 	one := func(plural string, main rest.Storage, err error) { add(plural, main, nil, err) }
 
-	cm, err := configmap.NewREST(nowhere{})
+	cm, err := configmap.NewREST(kept)
 	one("configmaps", cm, err)
-	sec, err := secret.NewREST(nowhere{})
+	sec, err := secret.NewREST(kept)
 	one("secrets", sec, err)
-	ep, err := endpoint.NewREST(nowhere{})
+	ep, err := endpoint.NewREST(kept)
 	one("endpoints", ep, err)
-	ev, err := event.NewREST(nowhere{}, 3600)
+	ev, err := event.NewREST(kept, uint64(eventTTL.Seconds()))
 	one("events", ev, err)
-	lr, err := limitrange.NewREST(nowhere{})
+	lr, err := limitrange.NewREST(kept)
 	one("limitranges", lr, err)
-	pt, err := podtemplate.NewREST(nowhere{})
+	pt, err := podtemplate.NewREST(kept)
 	one("podtemplates", pt, err)
-	sa, err := serviceaccount.NewREST(nowhere{}, nil, nil, nil, 0, nil, nil, nil, nil, nil, false, 0)
+	sa, err := serviceaccount.NewREST(kept, nil, nil, nil, 0, nil, nil, nil, nil, nil, false, 0)
 	one("serviceaccounts", sa, err)
-	rq, rqs, err := resourcequota.NewREST(nowhere{})
+	rq, rqs, err := resourcequota.NewREST(kept)
 	add("resourcequotas", rq, rqs, err)
-	volume, volumeStatus, err := pv.NewREST(nowhere{})
+	volume, volumeStatus, err := pv.NewREST(kept)
 	add("persistentvolumes", volume, volumeStatus, err)
-	claim, claimStatus, err := pvc.NewREST(nowhere{})
+	claim, claimStatus, err := pvc.NewREST(kept)
 	add("persistentvolumeclaims", claim, claimStatus, err)
-	ns, nss, nsf, err := namespace.NewREST(nowhere{})
+	ns, nss, nsf, err := namespace.NewREST(kept)
 	add("namespaces", ns, nss, err)
 	out["namespaces/finalize"] = nsf
-	rc, err := replicationcontroller.NewStorage(nowhere{})
+	rc, err := replicationcontroller.NewStorage(kept)
 	add("replicationcontrollers", rc.Controller, rc.Status, err)
-	nodes, err := node.NewStorage(nowhere{}, client.KubeletClientConfig{}, nil)
+	out["replicationcontrollers/scale"] = rc.Scale
+	nodes, err := node.NewStorage(kept, client.KubeletClientConfig{}, nil)
 	errs = append(errs, err)
-	pods, err := pod.NewStorage(nowhere{}, nil, nil, nil, allow)
+	pods, err := pod.NewStorage(kept, nil, nil, nil, allow)
 	add("pods", pods.Pod, pods.Status, err)
 	out["pods/resize"], out["pods/ephemeralcontainers"] = pods.Resize, pods.EphemeralContainers
-	svc, svcs, _, err := service.NewREST(nowhere{}, "IPv4", nil, nil, nil, pods.Pod, nil)
+	svc, svcs, _, err := service.NewREST(kept, "IPv4", nil, nil, nil, pods.Pod, nil)
 	add("services", svc, svcs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("make storages of core: %w", err)
@@ -201,7 +204,7 @@ func storeOf(s rest.Storage) *genericregistry.Store {
 			return *(**genericregistry.Store)(unsafe.Pointer(f.UnsafeAddr()))
 		}
 		if f.Kind() == reflect.Interface && v.Type().Field(i).Anonymous && !f.IsNil() {
-			if inner, ok := f.Interface().(rest.Storage); ok {
+			if inner, ok := reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem().Interface().(rest.Storage); ok {
 				if store := storeOf(inner); store != nil {
 					return store
 				}
