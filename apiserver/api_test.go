@@ -116,6 +116,30 @@ func TestTextThatIsNoneIsRefusedInProtobuf(t *testing.T) {
 	}
 }
 
+func TestCustomObjectsInProtobufAreRefused(t *testing.T) {
+	f := start(t)
+	everyKind(t, f) // defines the kind
+	client, err := rest.HTTPClientFor(f.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, directive := range []string{"", "?fieldValidation=Ignore"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.admin(t).Host+"/apis/example.com/v1/namespaces/default/widgets"+directive, strings.NewReader("k8s\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", runtime.ContentTypeProtobuf)
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUnsupportedMediaType {
+			t.Errorf("%q: %s, want 415", directive, resp.Status)
+		}
+	}
+}
+
 func TestDryRunStoresNothing(t *testing.T) {
 	f := start(t)
 	c := f.client(t, f.admin(t))

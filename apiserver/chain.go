@@ -28,7 +28,7 @@ func longRunning() genericapirequest.LongRunningRequestCheck {
 // chain builds the filters from what is switched on: the default one's
 // timeouts, tracing, latency tracking and audit cost a third of a create.
 func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
-	h := withFence(s.short.wrap(s.described(api)))
+	h := withFence(s.short.wrap(s.described(s.plainCustom(api, c.Serializer))))
 	h = genericapifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
 	s.fair = s.newFairness(h, c.LongRunningFunc, c.RequestTimeout)
 	h = s.fair
