@@ -132,6 +132,9 @@ func excused(path string, code int, body string) bool {
 func librarys() []string {
 	return []string{
 		"failed calling webhook", "doesn't match $setElementOrder list", `"message":"invalid key: `,
+		"unknown patch type: ", `"message":"expected `, "declared merge key", "cannot find merge key", "without merge key",
+		"in merging list", "list element types are not identical", "invalid value for special key", "merging lists cannot yet be",
+		"unable to find api field", "are not deep equal", " is not a map",
 		"failed to create typed patch object", "failed to convert new typed object", "failed to convert new object",
 	}
 }
