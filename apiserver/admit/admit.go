@@ -73,6 +73,7 @@ func Chain(c Config) admission.Interface {
 		&rule{mutate: c.ingressClass, on: create},
 		&rule{validate: c.parameters, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: c.deviceAdmin, on: []admission.Operation{admission.Create, admission.Update}},
+		&rule{validate: c.claimStatus, on: []admission.Operation{admission.Update}},
 		&rule{validate: newPodSecurity(c).validate, on: []admission.Operation{admission.Create, admission.Update}},
 		&rule{validate: c.escalation, on: []admission.Operation{admission.Create, admission.Update}},
 	)
