@@ -65,11 +65,17 @@ func TestEveryKindIsAppliedShownAndDeleted(t *testing.T) {
 			if len(got.GetManagedFields()) != 1 {
 				t.Errorf("managed fields: got %v, want those of one manager", got.GetManagedFields())
 			}
-			labelled, err := c.Patch(context.Background(), obj.GetName(), types.MergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`), metav1.PatchOptions{})
+			_, err = c.Patch(context.Background(), obj.GetName(), types.MergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`), metav1.PatchOptions{})
 			if err != nil {
 				t.Errorf("merge patch: %v", err)
 			} else {
-				metadataIs(t, f, mapping.Resource, labelled)
+				metadataIs(t, f, mapping.Resource, func() *unstructured.Unstructured {
+					now, err := c.Get(t.Context(), obj.GetName(), metav1.GetOptions{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return now
+				})
 			}
 			raw, err := client.CoreV1().RESTClient().Get().AbsPath(path+"/"+mapping.Resource.Resource).
 				SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").DoRaw(context.Background())
