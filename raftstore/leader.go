@@ -144,7 +144,8 @@ func (s *Store) command(ctx context.Context, c fsm.Command) {
 }
 
 // keepCompact ends each burst of writes with one compaction entry, when the
-// history has lasted for its time: what comes after is silence.
+// last write is as old as history lasts: what comes after is silence. It is not
+// put off by the burst itself, in which writes drop what is too old.
 func (s *Store) keepCompact(ctx context.Context) {
 	for ctx.Err() == nil {
 		st := s.machine.State()
@@ -156,7 +157,7 @@ func (s *Store) keepCompact(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(s.cfg.Limits.Age):
+		case <-time.After(s.cfg.Limits.Age - time.Duration(s.clock.now()-st.Clock)):
 			if s.machine.State().Revision() == st.Revision() {
 				s.command(ctx, fsm.Command{Compact: &fsm.Compact{Expect: st.Revision()}})
 			}

@@ -155,6 +155,30 @@ func TestIdleStoreIsSilentAfterOneCompaction(t *testing.T) {
 	})
 }
 
+func TestHistoryEndsItsTimeAfterTheLastWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.New(t)
+		time.Sleep(time.Second)
+		put(t, s, "/k/first", "v")
+		first := s.Local().Revision()
+		time.Sleep(4 * time.Minute)
+		put(t, s, "/k/last", "v")
+		last := s.Local().Revision()
+		time.Sleep(5*time.Minute - time.Second)
+		for _, rev := range []store.Revision{first, last} {
+			if _, err := s.At(rev); err != nil {
+				t.Errorf("revision %d, a second before its time: %v", rev, err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		for _, rev := range []store.Revision{first, last} {
+			if _, err := s.At(rev); !errors.Is(err, store.ErrCompacted) {
+				t.Errorf("revision %d, a second after its time: %v", rev, err)
+			}
+		}
+	})
+}
+
 func TestTTLExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := storetest.New(t)
