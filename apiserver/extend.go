@@ -137,51 +137,51 @@ func (s *Server) register(agg *aggregator.APIAggregator, crds *crdserver.CustomR
 	for _, gv := range append(s.groupVersions(), apiextensionsv1.SchemeGroupVersion) {
 		auto.AddAPIServiceToSync(apiService(gv, kindPriority, kindVersionPriority))
 	}
-	sync := func(obj any) {
-		crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition)
-		if !ok {
-			return
-		}
-		for _, v := range crd.Spec.Versions {
-			gv := schema.GroupVersion{Group: crd.Spec.Group, Version: v.Name}
-			if v.Served {
-				auto.AddAPIServiceToSync(apiService(gv, customPriority, customVersionPriority))
-			}
-		}
-	}
-	remove := func(obj any) {
+	informer := crds.Informers.Apiextensions().V1().CustomResourceDefinitions().Informer()
+	settle := func(obj any) {
 		if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 			obj = gone.Obj
 		}
 		if crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok {
-			s.unregister(auto, crds, crd)
+			settle(auto, informer.GetStore(), crd)
 		}
 	}
-	informer := crds.Informers.Apiextensions().V1().CustomResourceDefinitions().Informer()
-	_, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: sync, UpdateFunc: func(_, obj any) { sync(obj) }, DeleteFunc: remove,
+	told, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: settle, DeleteFunc: settle,
+		UpdateFunc: func(before, after any) { settle(before); settle(after) },
 	})
 	if err != nil {
 		return err
 	}
 	return agg.GenericAPIServer.AddPostStartHook("autoregister", func(c genericapiserver.PostStartHookContext) error {
-		go auto.Run(1, c.Done())
+		go func() {
+			// What it has not been told of by then it takes away from all peers.
+			if cache.WaitForCacheSync(c.Done(), told.HasSynced) {
+				auto.Run(1, c.Done())
+			}
+		}()
 		return nil
 	})
 }
 
-// unregister drops the groups of crd that no other definition serves.
-func (s *Server) unregister(auto autoregister.AutoAPIServiceRegistration, crds *crdserver.CustomResourceDefinitions, crd *apiextensionsv1.CustomResourceDefinition) {
-	still := map[string]bool{}
-	for _, obj := range crds.Informers.Apiextensions().V1().CustomResourceDefinitions().Informer().GetStore().List() {
-		if other, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok && other.Name != crd.Name && other.Spec.Group == crd.Spec.Group {
+// settle registers the versions that crd names and that it, or another
+// definition of its group, serves now, and drops the others. All peers must
+// come to the same answer, whatever each has seen before: a peer registers
+// again what another takes away.
+func settle(auto autoregister.AutoAPIServiceRegistration, definitions cache.Store, crd *apiextensionsv1.CustomResourceDefinition) {
+	served := map[string]bool{}
+	for _, obj := range definitions.List() {
+		if other, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok && other.Spec.Group == crd.Spec.Group {
 			for _, v := range other.Spec.Versions {
-				still[v.Name] = still[v.Name] || v.Served
+				served[v.Name] = served[v.Name] || v.Served
 			}
 		}
 	}
 	for _, v := range crd.Spec.Versions {
-		if !still[v.Name] {
+		gv := schema.GroupVersion{Group: crd.Spec.Group, Version: v.Name}
+		if served[v.Name] {
+			auto.AddAPIServiceToSync(apiService(gv, customPriority, customVersionPriority))
+		} else {
 			auto.RemoveAPIServiceToSync(v.Name + "." + crd.Spec.Group)
 		}
 	}

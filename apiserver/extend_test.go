@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,8 +20,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
+	aggclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 
 	"skein.dev/skein/apiserver"
 )
@@ -112,6 +115,62 @@ func TestCustomResourcesWorkLikeBuiltInOnes(t *testing.T) {
 	if !found {
 		t.Error("the group is not in discovery")
 	}
+}
+
+func TestAVersionThatIsNotServedAnyMoreIsNotRegistered(t *testing.T) {
+	f := start(t)
+	client, err := crdclient.NewForConfig(f.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defs := client.ApiextensionsV1().CustomResourceDefinitions()
+	services, err := aggclient.NewForConfig(f.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registered := func(rule string, want ...string) {
+		t.Helper()
+		within(t, rule, func() bool {
+			list, err := services.APIServices().List(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, s := range list.Items {
+				if s.Spec.Group == "stable.example.com" {
+					got = append(got, s.Spec.Version)
+				}
+			}
+			slices.Sort(got)
+			return slices.Equal(got, want)
+		})
+	}
+	if _, err := defs.Create(t.Context(), crontabs(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	registered("both versions are registered", "v1", "v2")
+	for rule, change := range map[string]string{
+		"a version that is renamed": `[{"op":"replace","path":"/spec/versions/1/name","value":"v3"}]`,
+		"a version off":             `[{"op":"replace","path":"/spec/versions/1/served","value":false}]`,
+	} {
+		want := []string{"v1"}
+		if strings.Contains(change, "v3") {
+			want = append(want, "v3")
+		}
+		if _, err := defs.Patch(t.Context(), crontabs().Name, types.JSONPatchType, []byte(change), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		registered(rule, want...)
+		back := `[{"op":"replace","path":"/spec/versions/1/name","value":"v2"},{"op":"replace","path":"/spec/versions/1/served","value":true}]`
+		if _, err := defs.Patch(t.Context(), crontabs().Name, types.JSONPatchType, []byte(back), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		registered(rule+", and back", "v1", "v2")
+	}
+	if err := defs.Delete(t.Context(), crontabs().Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	registered("nothing of it is left")
 }
 
 func TestLogsAndNodeProxyReachTheKubeletOfThePod(t *testing.T) {
