@@ -112,7 +112,7 @@ func TestRolesAllowWhatTheySayAndNothingElse(t *testing.T) {
 	}
 	rbac := authz.NewRBAC(func() authz.Policy { return policy })
 	rbac.Refresh()
-	bot := "system:serviceaccount:n:bot"
+	bot, finisher := "system:serviceaccount:n:bot", "system:serviceaccount:kube-system:namespace-controller"
 	all := []string{user.AllAuthenticated}
 	for name, row := range map[string]struct {
 		request
@@ -136,7 +136,8 @@ func TestRolesAllowWhatTheySayAndNothingElse(t *testing.T) {
 		"everybody sees the version":      {request{user: user.Anonymous, groups: []string{user.AllUnauthenticated}, verb: "get", path: "/version"}, true},
 		"the scheduler binds":             {request{user: user.KubeScheduler, verb: "create", res: "pods", sub: "binding", ns: "n", name: "p"}, true},
 		"the scheduler reads no secrets":  {request{user: user.KubeScheduler, verb: "get", res: "secrets", ns: "n", name: "s"}, false},
-		"controllers finish namespaces":   {request{user: user.KubeControllerManager, verb: "update", res: "namespaces", sub: "finalize", name: "n"}, true},
+		"one controller ends namespaces":  {request{user: finisher, verb: "update", res: "namespaces", sub: "finalize", name: "n"}, true},
+		"the others do not":               {request{user: user.KubeControllerManager, verb: "update", res: "namespaces", sub: "finalize", name: "n"}, false},
 		"controllers create no role":      {request{user: user.KubeControllerManager, verb: "create", group: "rbac.authorization.k8s.io", res: "clusterrolebindings"}, false},
 		"everybody may ask about himself": {request{user: "x", groups: all, verb: "create", group: "authorization.k8s.io", res: "selfsubjectaccessreviews"}, true},
 		"not everybody asks about others": {request{user: "x", groups: all, verb: "create", group: "authorization.k8s.io", res: "subjectaccessreviews"}, false},

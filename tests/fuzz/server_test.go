@@ -135,9 +135,12 @@ func librarys() []string {
 		"unknown patch type: ", `"message":"expected `, "declared merge key", "cannot find merge key", "without merge key",
 		"in merging list", "list element types are not identical", "invalid value for special key", "merging lists cannot yet be",
 		"unable to find api field", "are not deep equal", " is not a map",
-		"failed to create typed patch object", "failed to convert new typed object", "failed to convert new object",
+		"failed to create typed patch object", "failed to convert new typed object", "failed to convert new object", noYAML,
 	}
 }
+
+// noYAML is said of an object with text that JSON can carry and YAML cannot.
+const noYAML = "yaml: control characters are not allowed"
 
 // connected are the subresources behind which somebody else answers.
 func connected() []string {
