@@ -40,23 +40,42 @@ func newAccountKey(c Config) *cobra.Command {
 
 // accountKeys asks a peer and prints the keys as they stand then.
 func (c Config) accountKeys(ctx context.Context, verb, id string) error {
+	var list tokenkey.List
+	if err := c.askKeys(ctx, keyRequest{
+		verb: verb, path: tokenkey.Path, id: id,
+		what: "service account keys", hint: "`skein service-account-key list` shows all",
+	}, &list); err != nil {
+		return err
+	}
+	return printAccountKeys(c.Streams.Out, list)
+}
+
+// keyRequest asks for keys of the mesh, or for a change of them.
+type keyRequest struct {
+	verb, path string
+	id         string // of one key; "": of all
+	what, hint string // for errors
+}
+
+// askKeys has a peer do what r says and reads its answer, the keys as they
+// stand then, into list.
+func (c Config) askKeys(ctx context.Context, r keyRequest, list any) error {
 	_, client, err := c.newClient()
 	if err != nil {
 		return err
 	}
-	r := client.Discovery().RESTClient().Verb(verb).AbsPath(tokenkey.Path)
-	if id != "" {
-		r = r.Param("id", id)
+	req := client.Discovery().RESTClient().Verb(r.verb).AbsPath(r.path)
+	if r.id != "" {
+		req = req.Param("id", r.id)
 	}
-	raw, err := r.DoRaw(ctx)
+	raw, err := req.DoRaw(ctx)
 	if err != nil {
-		return withHint(fmt.Errorf("service account keys: %w: %s", err, raw), "`skein service-account-key list` shows all")
+		return withHint(fmt.Errorf("%s: %w: %s", r.what, err, raw), r.hint)
 	}
-	var list tokenkey.List
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return fmt.Errorf("service account keys: read the answer: %w", err)
+	if err := json.Unmarshal(raw, list); err != nil {
+		return fmt.Errorf("%s: read the answer: %w", r.what, err)
 	}
-	return printAccountKeys(c.Streams.Out, list)
+	return nil
 }
 
 func printAccountKeys(w io.Writer, list tokenkey.List) error {

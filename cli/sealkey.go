@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -41,17 +40,12 @@ func newSealKey(c Config) *cobra.Command {
 
 // sealKeys asks a peer and prints the keys as they stand then.
 func (c Config) sealKeys(ctx context.Context, verb string) error {
-	_, client, err := c.newClient()
-	if err != nil {
-		return err
-	}
-	raw, err := client.Discovery().RESTClient().Verb(verb).AbsPath(sealkey.Path).DoRaw(ctx)
-	if err != nil {
-		return withHint(fmt.Errorf("sealing keys: %w: %s", err, raw), "`skein sealing-key list` shows how far it is, `rewrite` goes on")
-	}
 	var list sealkey.List
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return fmt.Errorf("sealing keys: read the answer: %w", err)
+	if err := c.askKeys(ctx, keyRequest{
+		verb: verb, path: sealkey.Path,
+		what: "sealing keys", hint: "`skein sealing-key list` shows how far it is, `rewrite` goes on",
+	}, &list); err != nil {
+		return err
 	}
 	return printSealKeys(c.Streams.Out, list)
 }

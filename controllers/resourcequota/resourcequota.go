@@ -179,6 +179,7 @@ func (c *Controller) quotasOf(obj any) []run.Key {
 func (c *Controller) reconcile(ctx context.Context, key run.Key) (time.Duration, error) {
 	q, err := c.quotas.ResourceQuotas(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
+		c.due.lowered([]run.Key{key}) // one of the name that comes later is another
 		return 0, nil
 	}
 	if err != nil {
